@@ -1,0 +1,1 @@
+"""Build latent diffusion yourself, and prove every part equal to `diffusers`."""
