@@ -1,0 +1,57 @@
+"""Put a scene together: background, body, head, accessory, from back to front."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .accessories import over_eyes, under_eyes
+from .bodies import BODIES, HEAD_AT, dust, shadow, snores
+from .heads import HEADS, coat, eyes
+from .places import PLACES
+from .svg import Piece, adjust, moved
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+
+def background(scene: Scene) -> str:
+    """The place, its colours turned a little by `background_hue` and `background_light`."""
+    svg = PLACES[scene.place](scene.background_shift, scene.background_spread)
+    hue, light = 0.02 * scene.background_hue, 0.03 * scene.background_light
+    return re.sub(r"#[0-9a-f]{6}", lambda match: adjust(match[0], hue, light), svg)
+
+
+def head(scene: Scene) -> list[Piece]:
+    """The head with its eyes and accessory, around (0, 0)."""
+    fur = coat(scene.colour, scene.fur_shade)
+    asleep = scene.action == "sleeping"
+    back, front = HEADS[scene.animal](fur, 0.0 if asleep else scene.smile)
+    return [
+        Piece("face", back),
+        Piece("accessory", under_eyes(scene.accessory)),
+        Piece("eyes", eyes(fur, asleep, scene.gaze, scene.accessory == "glasses")),
+        Piece("face", front),
+        Piece("accessory", over_eyes(scene.accessory)),
+    ]
+
+
+def draw(scene: Scene) -> list[Piece]:
+    """All pieces of the scene, the farthest first."""
+    x, y = HEAD_AT[scene.action]
+    animal = [Piece("background", shadow(scene.action))]
+    if scene.action == "running":
+        animal.append(Piece("background", dust()))
+    animal += BODIES[scene.action](scene.animal, coat(scene.colour, scene.fur_shade))
+    animal += moved(head(scene), f"translate({x} {y}) rotate({scene.tilt})")
+
+    mirror = -1 if scene.facing == "left" else 1
+    if scene.action == "sleeping":  # the sleeper is drawn with its head at the left
+        mirror = -mirror
+    size = scene.size
+    place = f"translate({64 + scene.x} {66 + scene.y}) scale({mirror * size} {size}) translate(-64 -66)"
+    pieces = [Piece("background", background(scene)), *moved(animal, place)]
+    if scene.action == "sleeping":  # letters are never mirrored
+        side = 74 if mirror == 1 else 22
+        pieces.append(Piece("background", snores(side + scene.x, 50 + scene.y)))
+    return pieces

@@ -1,0 +1,36 @@
+"""Contact sheets: many pictures on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from .scene import Scene
+from .vocabulary import ATTRIBUTES
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """Put pictures of one size in rows of `columns`, `gap` pixels apart, on white."""
+    if not images:
+        raise ValueError("a contact sheet needs at least one picture.")
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
+    return sheet
+
+
+def attribute_scenes() -> list[Scene]:
+    """Every value of every attribute, 36 to a table: animal x colour, animal x accessory, and so on.
+
+    In rows of six: the animals side by side; each of the other attributes runs downwards.
+    """
+    scenes = []
+    for name in ("colour", "accessory", "action", "place"):
+        for value in ATTRIBUTES[name]:
+            for i, animal in enumerate(ATTRIBUTES["animal"]):
+                rest = {"colour": ATTRIBUTES["colour"][i - 2], "place": ATTRIBUTES["place"][i % 5]}
+                scenes.append(Scene(**{**rest, "animal": animal, name: value}))
+    return scenes
