@@ -1,6 +1,6 @@
 """The five accessories, in the coordinates of the head (see heads.py), each in its own fixed colours.
 
-They come in layers because glasses lie behind the eyes (lenses) and in front of them (frames).
+They come in three layers: under the eyes (lenses, scarf), under the nose or trunk (frames), and on top.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ LENS, FRAME, RIM = "#d3f1ff", "#e3203f", "#3d0a1c"
 
 
 def under_eyes(accessory: str | None) -> str:
-    """What lies on the head but behind the eyes, the nose and the trunk."""
+    """Lenses and scarf: they lie on the head but behind the eyes, the nose and the trunk."""
     if accessory == "glasses":
         lenses = "".join(path(oval(x, y, 13.5, 13.5), LENS) for x, y in EYES)
         shine = "".join(line(f"M{x - 5} {y + 9}L{x + 9} {y - 5}", "#ffffff", 4) for x, y in EYES)
@@ -30,13 +30,18 @@ def under_eyes(accessory: str | None) -> str:
     return ""
 
 
-def over_eyes(accessory: str | None) -> str:
-    """What lies in front of the eyes: frames, and everything worn on top of the head."""
+def under_nose(accessory: str | None) -> str:
+    """The frames of the glasses: in front of the eyes, behind the nose and the trunk."""
     if accessory == "glasses":
         (left, y), (right, _) = EYES
         rims = oval(left, y, 13.5, 13.5) + oval(right, y, 13.5, 13.5)
         arms = f"M{left - 13.5} {y - 2}L-30 {y - 4}M{right + 13.5} {y - 2}L31 {y - 4}"
         return line(rims + arms, RIM, 6.4) + line(rims + arms, FRAME, 3.6)
+    return ""
+
+
+def on_top(accessory: str | None) -> str:
+    """What is worn on top of the head."""
     if accessory == "hat":
         top = "M-18 -20L-17 -41Q0 -46 17 -41L18 -20Q0 -14 -18 -20z"
         band = "M-17.3 -23L-17.3 -31Q0 -26 17.3 -31L17.3 -23Q0 -17 -17.3 -23z"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .accessories import over_eyes, under_eyes
+from .accessories import on_top, under_eyes, under_nose
 from .bodies import BODIES, HEAD_AT, dust, shadow, snores
 from .heads import HEADS, coat, eyes
 from .places import PLACES
@@ -31,8 +31,9 @@ def head(scene: Scene) -> list[Piece]:
         Piece("face", back),
         Piece("accessory", under_eyes(scene.accessory)),
         Piece("eyes", eyes(fur, asleep, scene.gaze, scene.accessory == "glasses")),
+        Piece("accessory", under_nose(scene.accessory)),
         Piece("face", front),
-        Piece("accessory", over_eyes(scene.accessory)),
+        Piece("accessory", on_top(scene.accessory)),
     ]
 
 

@@ -135,10 +135,10 @@ def pig(fur: Fur, smile: float) -> tuple[str, str]:
     )
     back = shaded(head, fur.base, fur.shade, fur.outline) + blush(9)
     back += "".join(path(ear, fur.shade, fur.outline) for ear in ears)
-    low = 25 + 2 * smile
+    low = 26 + 2 * smile
     grin = path(f"M-9 18Q1 {low - 1} 11 18Q8 {low} 1 {low + 1}Q-6 {low} -9 18z", "#e0526a", INK, 1.8)
-    snout = shaded(oval(1, 10, 14.5, 10.5), fur.light, fur.base, fur.outline, 0, -3)
-    return back, grin + snout + path(oval(-4.5, 10, 3, 4.6), INK) + path(oval(6.5, 10, 3, 4.6), INK)
+    snout = shaded(oval(1, 11.5, 15, 10.5), fur.light, fur.base, fur.outline, 0, -3)
+    return back, grin + snout + path(oval(-4.5, 11.5, 3, 4.6), INK) + path(oval(6.5, 11.5, 3, 4.6), INK)
 
 
 def elephant(fur: Fur, smile: float) -> tuple[str, str]:
