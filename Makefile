@@ -1,0 +1,81 @@
+# Two commands to know:  make lab   and   make image PROMPT="a dog with glasses"
+# Everything goes into .venv, at the versions of constraints.txt, by plain pip: its index and proxy settings
+# (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, HTTPS_PROXY, pip.conf) are respected.
+
+PYTHON ?= python3
+PROMPT  = a dog with glasses
+OUT     = picture.png
+SEED    = 0
+
+PY := .venv/bin/python
+
+help:
+	@echo 'make lab                 open the notebooks in JupyterLab'
+	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=1)'
+	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
+	@echo 'make format              give code and notebooks the form that "make test" asks for'
+	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
+	@echo
+	@echo 'The first run installs into .venv; PYTHON=python3.12 picks another Python (3.10 or newer).'
+
+# JupyterLab refuses to run as root (in a container, say) unless told.
+lab: .venv/.lab
+	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks
+
+# The words go through the environment, unexpanded: quotes, apostrophes and dollars are safe in a prompt.
+override PROMPT := $(value PROMPT)
+override OUT := $(value OUT)
+image: export LDM_PROMPT = $(PROMPT)
+image: export LDM_OUT = $(OUT)
+image: .venv/.core
+	@.venv/bin/ldm-course txt2img --seed $(SEED) -o "$$LDM_OUT" -- "$$LDM_PROMPT"
+
+test: .venv/.test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+
+format: .venv/.test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
+
+# Installation. The stamps .core, .lab and .test say what .venv holds. They are written last, so an interrupted
+# run is taken up again; while they are newer than the two files, nothing is installed and no network is needed.
+# (--no-compile: Python compiles what it imports, which is less than everything.)
+.venv/.core: STAMPS = .venv/.core
+.venv/.lab:  STAMPS = .venv/.core .venv/.lab
+.venv/.test: STAMPS = .venv/.core .venv/.lab .venv/.test
+.venv/.lab:  EXTRAS = [lab,train]
+.venv/.test: EXTRAS = [lab,train,test]
+.venv/.core .venv/.lab .venv/.test: pyproject.toml constraints.txt $(PY)
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  command -v "$(PYTHON)" >/dev/null || { echo "$$NO_PYTHON" >&2; exit 1; }; \
+	  "$(PYTHON)" -c "$$CHECK_PYTHON" && "$(PYTHON)" -m venv --clear .venv; }
+	$(PY) -m pip install --no-compile -c constraints.txt -e ".$(EXTRAS)"
+	@touch $(STAMPS)
+
+# No recipe: where .venv is missing, or the Python that it points to, the stamps count as out of date.
+$(PY):
+
+export NO_PYTHON = There is no '$(PYTHON)': install Python 3.10 or newer, or name one with PYTHON=...
+define CHECK_PYTHON
+import sys
+if sys.version_info < (3, 10):
+    sys.exit("'$(PYTHON)' is older than Python 3.10: install a newer one, or name it with PYTHON=...")
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt install python3-venv).")
+endef
+export CHECK_PYTHON
+
+.PHONY: help lab image test format clean distclean
