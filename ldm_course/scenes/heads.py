@@ -100,9 +100,9 @@ def cat(fur: Fur, smile: float) -> tuple[str, str]:
 def rabbit(fur: Fur, smile: float) -> tuple[str, str]:
     """Two long upright ears, round cheeks, two big teeth."""
     head = "M0 -24C15 -24 25 -14 28 0C31 14 20 26 0 26C-20 26 -31 14 -28 0C-25 -14 -15 -24 0 -24z"
-    ears = [f"rotate({angle} {x} -16)" for angle, x in ((-27, -13), (29, 13))]
+    ears = [f"rotate({angle} {x} -16)" for angle, x in ((-34, -15), (36, 15))]
     back = ""
-    for turn, x in zip(ears, (-13, 13), strict=True):
+    for turn, x in zip(ears, (-15, 15), strict=True):
         ear = f"M{x - 8} -12C{x - 13} -34 {x - 8} -50 {x} -50C{x + 8} -50 {x + 13} -34 {x + 8} -12z"
         inner = f"M{x - 4} -18C{x - 7} -32 {x - 4} -43 {x} -43C{x + 4} -43 {x + 7} -32 {x + 4} -18z"
         back += f'<g transform="{turn}">{path(ear, fur.base, fur.outline)}{path(inner, fur.ear)}</g>'
