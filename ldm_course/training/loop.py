@@ -30,7 +30,7 @@ class Options:
     """What a training command can choose. The run ends at `steps` or after `minutes`, whichever comes first.
 
     batch_size: pictures a step, over all processes together.
-    learning_rate: after a warm-up of 200 steps; it falls linearly to zero over the last 30% of the run.
+    learning_rate: after a warm-up of 100 steps; it falls linearly to zero over the last 30% of the run.
     ema: decay of the moving average of the weights, which is what gets saved.
     precision: "no" (float32), "bf16" or "fp16".
     """
@@ -76,8 +76,8 @@ class Progress:
 
 
 def learning_rate_at(step: int, share: float) -> float:
-    """Factor on the learning rate: linear warm-up over 200 steps, flat, linear to zero over the last 30%."""
-    return min(1.0, (step + 1) / 200) * min(1.0, max(0.0, (1.0 - share) / 0.3))
+    """Factor on the learning rate: linear warm-up over 100 steps, flat, linear to zero over the last 30%."""
+    return min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1.0 - share) / 0.3))
 
 
 def batch_indices(options: Options, step: int, rank: int, world: int) -> np.ndarray:

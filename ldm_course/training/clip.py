@@ -1,0 +1,133 @@
+"""Train a small CLIP on the scenes (Radford et al. 2021, https://arxiv.org/abs/2103.00020).
+
+Its text half becomes the model's text encoder, in `transformers`' own classes and file format.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from ldm_course.scenes import captions, training_scene
+from ldm_course.training import data, loop
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WIDTH = 128
+VOCABULARY_CAPTIONS = 20_000  # enough for every phrasing to occur
+
+
+def train_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Byte-pair encoding learnt from captions of the small world, written as CLIP's vocab.json and merges.txt.
+
+    `known_words.txt` beside them lists every word that occurred, so that the model can say which it never saw.
+    """
+    texts = [captions.random_caption(training_scene(0, i), random.Random(i)) for i in range(VOCABULARY_CAPTIONS)]
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    learnt = json.loads(bpe.to_str())["model"]
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in learnt["merges"]]
+    tokens = alphabet + [letter + "</w>" for letter in alphabet] + [merge.replace(" ", "") for merge in merges]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens + [START, END]))}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    words = sorted({word for text in texts for word in text.replace(",", " ").split()})
+    (folder / "known_words.txt").write_text("\n".join(words) + "\n")
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": END,
+        "do_lower_case": True,
+        "errors": "replace",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    special = {name: config[name] for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
+    """A CLIP of about 2 million parameters for 128 px pictures. `eos_token_id` says which token pools the text."""
+    tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
+    text = {
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 4,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {"image_size": 128, "patch_size": 16, "num_hidden_layers": 4}
+    return CLIPConfig(text_config={**tower, **text}, vision_config={**tower, **vision}, projection_dim=WIDTH)
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str], device: torch.device | str) -> Tensor:
+    """Captions as token ids, padded with the end token to the longest, (b, n).
+
+    The text tower is causal, so what follows the first end token changes nothing before it.
+    """
+    padded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
+    return padded.input_ids.to(device)
+
+
+class Trainer(nn.Module):
+    """Pictures and captions to the contrastive loss: each picture must pick its caption, and each caption its picture.
+
+    Captions that say less than everything fit several pictures of a batch: all of these count as right.
+    """
+
+    def __init__(self, clip: CLIPModel):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, pixels: Tensor, tokens: Tensor, fits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`fits[i, j]` is 1 where caption i is true of picture j: (b, b)."""
+        answer = self.clip(input_ids=tokens, pixel_values=pixels)
+        logits = answer.logits_per_text.float()  # (captions, pictures)
+        to_picture = -(F.log_softmax(logits, dim=1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
+        to_text = -(F.log_softmax(logits, dim=0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
+        best = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return (to_picture + to_text) / 2, {"right": best.detach()}
+
+
+def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:
+    """Which captions are true of which pictures: (captions, pictures) of 0 and 1."""
+    return torch.tensor([[float(all(p[k] == v for k, v in c.items())) for p in shown] for c in said])
+
+
+def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
+    """Train on the rendered scenes with random captions; the tokenizer is learnt first."""
+    torch.manual_seed(options.seed)
+    images = data.pictures(data_folder, "train", options.seed, options.pictures)
+    tokenizer = train_tokenizer(options.out / "tokenizer")
+
+    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        rng = random.Random(f"{options.seed}-{step}-{indices[0]}")
+        scenes = [training_scene(options.seed, int(i)) for i in indices]
+        mentions = [captions.random_mention(rng) for _ in scenes]
+        texts = [scene.caption(rng, attributes=mention) for scene, mention in zip(scenes, mentions)]
+        shown = [scene.attributes() for scene in scenes]
+        said = [{name: values[name] for name in mention} for values, mention in zip(shown, mentions)]
+        device = next(model.parameters()).device
+        pixels = data.to_tensor(images[indices]).to(device)
+        return model(pixels, tokenize(tokenizer, texts, device), true_of(said, shown).to(device))
+
+    model = Trainer(CLIPModel(clip_config(tokenizer)))
+    return loop.train("clip", model, loss_of, options).clip

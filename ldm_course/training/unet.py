@@ -1,0 +1,113 @@
+"""Train the UNet: predict the noise in a latent of a known picture, given its caption.
+
+Latents and caption embeddings are computed once and kept in memory: a step is nothing but the UNet.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ldm_course.scenes import captions, training_scene
+from ldm_course.schedulers import NoiseSchedule
+from ldm_course.training import data, loop
+from ldm_course.unet import UNet, UNetConfig
+from ldm_course.vae import AutoencoderKL
+
+CONFIG = UNetConfig(
+    block_out_channels=(64, 128, 256),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=2,
+    cross_attention_dim=128,
+    attention_head_dim=4,
+    norm_num_groups=32,
+    sample_size=16,
+)
+SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
+CAPTIONS_PER_PICTURE = 2
+DROPOUT = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
+MIN_SNR = 5.0  # Hang et al. 2023, https://arxiv.org/abs/2303.09556
+
+
+class Trainer(nn.Module):
+    """Noisy latent, timestep and caption to the weighted squared error of the predicted noise."""
+
+    def __init__(self, unet: UNet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, t: Tensor, context: Tensor, noise: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        error = (self.unet(x_t, t, context).float() - noise).square().mean(dim=(1, 2, 3))
+        return (weight * error).mean(), error.mean()
+
+
+def encode_pictures(vae: AutoencoderKL, images: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every picture's scaled latent, (n, 4, 16, 16) each."""
+    means, stds = [], []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(images), 64), desc="encoding pictures", unit_scale=64):
+            posterior = vae.encode(data.to_tensor(images[start : start + 64]).to(device))
+            means.append(posterior.mean.cpu() * vae.config.scaling_factor)
+            stds.append(posterior.std.cpu() * vae.config.scaling_factor)
+    return torch.cat(means), torch.cat(stds)
+
+
+def encode_captions(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: list[str], device: torch.device | str = "cpu"
+) -> Tensor:
+    """The text encoder's vectors of every caption, (n, 77, 128), float16 to save memory."""
+    contexts = []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(texts), 128), desc="encoding captions", unit_scale=128):
+            tokens = tokenizer(texts[start : start + 128], padding="max_length", return_tensors="pt").input_ids
+            contexts.append(text_encoder(tokens.to(device)).last_hidden_state.half().cpu())
+    return torch.cat(contexts)
+
+
+def picture_captions(seed: int, count: int) -> list[str]:
+    """The captions of the first `count` pictures, CAPTIONS_PER_PICTURE for each, picture by picture."""
+    texts = []
+    for i in range(count):
+        rng = random.Random(f"caption-{seed}-{i}")
+        scene = training_scene(seed, i)
+        texts += [captions.random_caption(scene, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+    return texts
+
+
+def train_unet(
+    options: loop.Options, data_folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
+) -> UNet:
+    """Train on the rendered scenes' latents; VAE and text encoder stay as they are."""
+    torch.manual_seed(options.seed)
+    images = data.pictures(data_folder, "train", options.seed, options.pictures)
+    means, stds = encode_pictures(vae, images)
+    texts = picture_captions(options.seed, options.pictures)
+    contexts = encode_captions(tokenizer, text_encoder, [*texts, ""])
+    empty = len(texts)
+    alpha_bars = SCHEDULE.alpha_bars.float()
+    snr = alpha_bars / (1 - alpha_bars)
+    weights = snr.clamp(max=MIN_SNR) / snr  # eq. 9 there, for a network that predicts noise
+
+    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        device = next(model.parameters()).device
+        picks = torch.from_numpy(indices)
+        which = picks * CAPTIONS_PER_PICTURE + torch.randint(CAPTIONS_PER_PICTURE, picks.shape)
+        which[torch.rand(len(which)) < DROPOUT] = empty
+        x0 = means[picks] + stds[picks] * torch.randn_like(means[picks])
+        noise, t = torch.randn_like(x0), torch.randint(len(alpha_bars), picks.shape)
+        a = alpha_bars[t][:, None, None, None]
+        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        tensors = (x_t, t, contexts[which].float(), noise, weights[t])
+        loss, error = model(*(tensor.to(device) for tensor in tensors))
+        return loss, {"mse": error.detach()}
+
+    trained = loop.train("unet", Trainer(UNet(CONFIG)), loss_of, options)
+    return trained.unet
