@@ -1,0 +1,110 @@
+"""Pictures: PIL images to tensors and back, the size they are worked at, and masks for in-painting."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ldm_course.errors import InputError
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Open a picture file and read it whole.
+
+    Raises:
+        InputError: if there is no such file, or it is not a picture.
+    """
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise InputError(f"There is no file {str(path)!r}.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise InputError(f"{str(path)!r} is not a picture that can be read.") from None
+    return image
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """Any PIL picture as RGB: turned upright as its EXIF says, laid on the background if it is see-through.
+
+    Raises:
+        InputError: if `image` is not a PIL picture.
+    """
+    if not isinstance(image, Image.Image):
+        raise InputError(f"A picture must be a PIL image, not {type(image).__name__}; open files with load_image.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey; PIL's own conversion clips them at 255
+        image = Image.fromarray(np.uint8(np.clip(np.asarray(image), 0, 65535) / 257 + 0.5))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    return image.convert("RGB")
+
+
+def to_grey(mask: Image.Image) -> Image.Image:
+    """A mask as one channel, mode "L", white where to paint; see-through counts as black."""
+    return to_rgb(mask, background="black").convert("L")
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A PIL picture of any mode to (1, 3, h, w), float32 in [-1, 1]."""
+    pixels = np.asarray(to_rgb(image), dtype=np.float32) / 255.0  # (h, w, 3)
+    return 2.0 * torch.from_numpy(pixels).permute(2, 0, 1)[None] - 1.0
+
+
+def to_pil(x: Tensor) -> list[Image.Image]:
+    """Pictures (b, 3, h, w) in [-1, 1], clamped to it, to b PIL pictures of mode RGB."""
+    pixels = (x.detach().float() / 2 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu().numpy()  # (b, h, w, 3)
+    return [Image.fromarray(picture) for picture in (pixels * 255).round().astype(np.uint8)]
+
+
+def worked_size(width: int, height: int, area: int, multiple: int = 8) -> tuple[int, int]:
+    """The size (width, height) at which a picture is worked on, the same rule for every task.
+
+    The picture's own size, shrunk with its shape kept if it has more than `area` pixels, and then both sides
+    rounded down to a multiple of `multiple`, the pixels of a latent cell. It is never enlarged.
+
+    Raises:
+        InputError: if a side would be shorter than one latent cell.
+    """
+    if width * height > area:
+        width_, height_ = math.isqrt(width * area // height), math.isqrt(height * area // width)
+    else:
+        width_, height_ = width, height
+    if min(width_, height_) < multiple:
+        raise InputError(
+            f"A picture of {width} x {height} pixels cannot be worked on: both sides must keep at least {multiple} "
+            f"pixels when it is fitted into {area} pixels."
+        )
+    return width_ // multiple * multiple, height_ // multiple * multiple
+
+
+def resized(pictures: list[Image.Image], size: tuple[int, int]) -> list[Image.Image]:
+    """The pictures at `size` (width, height), with the filter that diffusers uses."""
+    return [p if p.size == size else p.resize(size, Image.Resampling.LANCZOS) for p in pictures]
+
+
+def latent_mask(mask: Image.Image, downscale: int = 8) -> Tensor:
+    """A mask of the picture to one of its latent, (1, 1, h/8, w/8), 1 where to paint and 0 where to keep.
+
+    Grey is decided at one half, and a cell is decided by its top left pixel (nearest-neighbour, as in diffusers).
+
+    Raises:
+        InputError: if no latent cell is to be painted.
+    """
+    grey = np.asarray(to_grey(mask), dtype=np.float32) / 255.0  # (h, w)
+    hard = torch.from_numpy(grey >= 0.5).float()[None, None]  # (1, 1, h, w)
+    if not hard.any():
+        raise InputError("The mask is empty; paint white where the picture shall change.")
+    cells = F.interpolate(hard, size=(hard.shape[2] // downscale, hard.shape[3] // downscale), mode="nearest")
+    if not cells.any():
+        raise InputError(
+            f"The mask is too thin: it covers no latent cell of {downscale} x {downscale} pixels; widen it."
+        )
+    return cells

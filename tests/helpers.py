@@ -1,0 +1,109 @@
+"""Tiny models with random weights, in diffusers' folder format, and what the parity tests share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+SD15_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference as a share of the reference's largest value."""
+    assert ours.shape == theirs.shape
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def randomise(module: nn.Module, seed: int) -> nn.Module:
+    """Weights that leave no layer without effect: group norms get scales and shifts, biases are not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() > 1:
+                weight.copy_(noise / weight[0].numel() ** 0.5)
+            else:
+                weight.copy_(0.2 * noise + ("norm" in name and name.endswith("weight")))
+    return module.eval().requires_grad_(False)
+
+
+def tiny_unet(seed: int = 0, **overrides) -> UNet2DConditionModel:
+    config = {
+        "sample_size": 8,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 24,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return randomise(UNet2DConditionModel(**config | overrides), seed)
+
+
+def tiny_vae(seed: int = 1, **overrides) -> AutoencoderKL:
+    channels = overrides.get("block_out_channels", (8, 8, 16, 16))
+    config = {
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "sample_size": 64,
+        "scaling_factor": 0.5,
+    }
+    return randomise(AutoencoderKL(**config | overrides), seed)
+
+
+def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's file format with a vocabulary of single letters, so a text has about as many tokens as letters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!'-"
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+
+
+def tiny_text_encoder(tokenizer: CLIPTokenizer, seed: int = 2) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return (
+        CLIPTextModel(config).eval().requires_grad_(False) if seed is None else randomise(CLIPTextModel(config), seed)
+    )
+
+
+def tiny_pipeline(folder: Path, **schedule) -> StableDiffusionPipeline:
+    """A whole Stable Diffusion of 100,000 weights; pictures are 64 x 64."""
+    tokenizer = tiny_tokenizer(folder / "tokenizer_files")
+    return StableDiffusionPipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=tiny_unet(),
+        scheduler=DDIMScheduler(**SD15_SCHEDULE | schedule),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
