@@ -16,8 +16,17 @@ from torch import Tensor
 
 from ldm_course.errors import InputError
 from ldm_course.images import latent_mask, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
-from ldm_course.sampling import AfterStep, Generators, check_choices, check_generator, denoise, draw_noise
-from ldm_course.text import check_prompts, encode_prompt
+from ldm_course.inputs import (
+    SCHEDULERS,
+    check_choice,
+    check_generator,
+    check_guidance,
+    check_prompts,
+    check_seed,
+    check_strength,
+)
+from ldm_course.sampling import AfterStep, Generators, denoise, draw_noise
+from ldm_course.text import encode_prompt
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -199,8 +208,7 @@ class _Request:
 
     def last_timesteps(self, strength: float) -> list[int]:
         """The timesteps left when a picture is not noised all the way: the last `strength` of them, rounded down."""
-        if not isinstance(strength, (int, float)) or not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength!r}; it must lie between 0, change nothing, and 1.")
+        check_strength(strength)
         return self.timesteps[len(self.timesteps) - int(len(self.timesteps) * strength) :]
 
     def listed(self, name: str, value: Pictures, convert: Callable[[Image.Image], Image.Image]) -> list[Image.Image]:
@@ -290,7 +298,8 @@ def _check_request(
     check_prompts(negative_prompts, "negative_prompt")
     if len(negative_prompts) != b:
         raise InputError(f"{len(negative_prompts)} negative prompts do not fit {b} prompts; give one, or one each.")
-    check_choices(scheduler, guidance_scale)
+    check_choice("scheduler", scheduler, SCHEDULERS)
+    check_guidance(guidance_scale)
     timesteps = model.schedule.timesteps(num_inference_steps, timestep_spacing)
     return _Request(
         model=model,
@@ -314,8 +323,7 @@ def _generators(seed: int | None, generator: Generators, b: int) -> torch.Genera
         return generator if isinstance(generator, torch.Generator) else list(generator)
     if seed is None:
         seed = int(torch.randint(2**31, ()))
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1.")
+    check_seed(seed)
     return [torch.Generator().manual_seed(seed + i) for i in range(b)]
 
 

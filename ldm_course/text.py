@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldm_course.errors import InputError
+from ldm_course.inputs import check_prompts
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -52,16 +52,3 @@ def unknown_words(prompts: Iterable[str], known_words: Iterable[str] | None) -> 
         return []
     words = (word.strip(string.punctuation).lower() for prompt in prompts for word in prompt.split())
     return [word for word in dict.fromkeys(words) if word and word not in known_words]
-
-
-def check_prompts(prompts: object, name: str = "prompt") -> None:
-    """Raise InputError unless `prompts` is a list of strings, at least one."""
-    if not isinstance(prompts, (list, tuple)):
-        raise InputError(f"{name} must be a string or a list of strings, not {type(prompts).__name__}.")
-    if not prompts:
-        raise InputError(f"{name} is an empty list; give at least one text.")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise InputError(
-                f"{name} must be a string or a list of strings, but one is of type {type(prompt).__name__}."
-            )
