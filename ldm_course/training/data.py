@@ -51,4 +51,4 @@ def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) ->
 
 def to_tensor(batch: np.ndarray) -> Tensor:
     """uint8 (b, h, w, 3) to float32 (b, 3, h, w) in [-1, 1], as the VAE takes it."""
-    return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.tensor(batch).permute(0, 3, 1, 2).float() / 127.5 - 1.0

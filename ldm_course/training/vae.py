@@ -15,8 +15,6 @@ from ldm_course.vae import AutoencoderKL, DiagonalGaussian, VAEConfig
 CONFIG = VAEConfig(
     block_out_channels=(16, 32, 96, 128), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0, sample_size=128
 )
-CROP = 64  # the encoder and the decoder are convolutional: small crops teach them four times as fast ...
-CROP_SHARE = 0.7  # ... until the last part of the run, where they see whole pictures
 KL_WEIGHT = 1e-4  # on the KL in nats against the squared and absolute error summed over a picture's values
 
 
@@ -44,15 +42,8 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
 
     def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = images[np.sort(indices)]
-        if step < (options.steps or 0) * CROP_SHARE:
-            rng = np.random.default_rng((options.seed, step, 1))
-            top, left = rng.integers(0, batch.shape[1] - CROP + 1, 2)
-            batch = batch[:, top : top + CROP, left : left + CROP]
-        else:
-            batch = batch[: max(1, len(batch) // 4)]  # as many pixels as before
         device = next(model.parameters()).device
-        return model(data.to_tensor(np.ascontiguousarray(batch)).to(device))
+        return model(data.to_tensor(images[np.sort(indices)]).to(device))
 
     def sample(model: nn.Module, file: Path) -> None:
         x = data.to_tensor(images[:12])
@@ -61,5 +52,8 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
         sheet = ((torch.cat(rows, dim=1) + 1) * 127.5).clamp(0, 255).byte()
         Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(file)
 
-    trained = loop.train("vae", Trainer(AutoencoderKL(CONFIG)), loss_of, options, sample)
+    vae = AutoencoderKL(CONFIG)
+    with torch.no_grad():  # start almost noiseless: the decoder first has to learn what the latent says
+        vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
+    trained = loop.train("vae", Trainer(vae), loss_of, options, sample)
     return trained.vae
