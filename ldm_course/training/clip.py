@@ -32,7 +32,9 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     texts = [captions.random_caption(training_scene(0, i), random.Random(i)) for i in range(VOCABULARY_CAPTIONS)]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
@@ -88,7 +90,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str], device: torch.device | 
 
 
 class Trainer(nn.Module):
-    """Pictures and captions to the contrastive loss: each picture must pick its caption, and each caption its picture.
+    """Pictures and captions to the contrastive loss: each picture picks its caption, and each caption its picture.
 
     Captions that say less than everything fit several pictures of a batch: all of these count as right.
     """

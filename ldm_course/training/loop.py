@@ -184,7 +184,9 @@ def _agree(accelerator: Accelerator, seconds: float) -> float:
 
 def _start_afresh(options: Options) -> None:
     if newest_checkpoint(options.out) is not None:
-        raise InputError(f"{options.out} holds an earlier run: add --resume to go on with it, or choose another --out.")
+        raise InputError(
+            f"{options.out} holds an earlier run: add --resume to go on with it, or choose another --out."
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
     (options.out / "options.json").write_text(json.dumps(settings, indent=2) + "\n")
@@ -209,7 +211,7 @@ def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, opti
     accelerator.wait_for_everyone()
 
 
-def summary(options: Options) -> dict[str, Any]:
-    """Steps, minutes and last logged values of a finished run, for the model card."""
-    log = json.loads((options.out / "log.json").read_text())
-    return {"options": json.loads((options.out / "options.json").read_text()), **log[-1]}
+def summary(folder: Path) -> dict[str, Any]:
+    """Settings, steps, seconds and last logged values of a run, for the model card."""
+    log = json.loads((folder / "log.json").read_text())
+    return {"options": json.loads((folder / "options.json").read_text()), **log[-1]}

@@ -43,31 +43,33 @@ class Trainer(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, x_t: Tensor, t: Tensor, context: Tensor, noise: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_t: Tensor, t: Tensor, context: Tensor, noise: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
         error = (self.unet(x_t, t, context).float() - noise).square().mean(dim=(1, 2, 3))
         return (weight * error).mean(), error.mean()
 
 
-def encode_pictures(vae: AutoencoderKL, images: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def encode_pictures(
+    vae: AutoencoderKL, images: np.ndarray, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every picture's scaled latent, (n, 4, 16, 16) each."""
     means, stds = [], []
     with torch.no_grad():
         for start in tqdm(range(0, len(images), 64), desc="encoding pictures", unit_scale=64):
-            posterior = vae.encode(data.to_tensor(images[start : start + 64]).to(device))
-            means.append(posterior.mean.cpu() * vae.config.scaling_factor)
-            stds.append(posterior.std.cpu() * vae.config.scaling_factor)
+            posterior = vae.encode(data.to_tensor(images[start : start + 64]))
+            means.append(posterior.mean * vae.config.scaling_factor)
+            stds.append(posterior.std * vae.config.scaling_factor)
     return torch.cat(means), torch.cat(stds)
 
 
-def encode_captions(
-    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: list[str], device: torch.device | str = "cpu"
-) -> Tensor:
+def encode_captions(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: list[str]) -> Tensor:
     """The text encoder's vectors of every caption, (n, 77, 128), float16 to save memory."""
     contexts = []
     with torch.no_grad():
         for start in tqdm(range(0, len(texts), 128), desc="encoding captions", unit_scale=128):
             tokens = tokenizer(texts[start : start + 128], padding="max_length", return_tensors="pt").input_ids
-            contexts.append(text_encoder(tokens.to(device)).last_hidden_state.half().cpu())
+            contexts.append(text_encoder(tokens).last_hidden_state.half())
     return torch.cat(contexts)
 
 
@@ -82,7 +84,11 @@ def picture_captions(seed: int, count: int) -> list[str]:
 
 
 def train_unet(
-    options: loop.Options, data_folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
+    options: loop.Options,
+    data_folder: Path,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
 ) -> UNet:
     """Train on the rendered scenes' latents; VAE and text encoder stay as they are."""
     torch.manual_seed(options.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,26 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
         vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
     trained = loop.train("vae", Trainer(vae), loss_of, options, sample)
     return trained.vae
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
+    """The same autoencoder, its latent channels with mean 0 and equal spread over `images`, and their scale measured.
+
+    Stable Diffusion's format has one number for this, `scaling_factor` = 1 / std. What is left, a mean and a relative
+    spread per channel, is folded into the two 1x1 convolutions around the latent; reconstructions do not change.
+    """
+    means = torch.cat([vae.encode(data.to_tensor(images[i : i + 50])).mean for i in range(0, len(images), 50)])
+    mean, std = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
+    overall = std.square().mean().sqrt()
+    spread, c = std / overall, len(std)
+    folded = AutoencoderKL(replace(vae.config, scaling_factor=round(1 / overall.item(), 5)))
+    folded.load_state_dict(vae.state_dict())
+    before, after = folded.quant_conv, folded.post_quant_conv
+    assert before.bias is not None and after.bias is not None
+    before.weight[:c] /= spread[:, None, None, None]
+    before.bias[:c] = (before.bias[:c] - mean) / spread
+    before.bias[c:] -= 2 * spread.log()
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight *= spread[None, :, None, None]
+    return folded.eval()

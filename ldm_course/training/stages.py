@@ -1,0 +1,155 @@
+"""The order of training: CLIP, VAE, judge, UNet; each stage reads what the earlier ones left in the run's folder.
+
+run/data/    rendered pictures                run/unet/   checkpoints, samples, weights
+run/clip/    tokenizer, CLIP, checkpoints     run/judge/
+run/vae/                                      run/model/  the finished model, in diffusers' format
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from ldm_course.checkpoint import LatentDiffusion, bundled_path, save
+from ldm_course.errors import InputError
+from ldm_course.training import clip, data, judge, loop, unet, vae
+from ldm_course.unet import UNet
+from ldm_course.vae import AutoencoderKL, VAEConfig
+
+ORDER = ("clip", "vae", "judge", "unet")
+RECIPES = {  # what a stage does if the command does not say otherwise; minutes are of two CPU cores
+    "clip": {"minutes": 6.0, "batch_size": 64, "learning_rate": 1e-3, "pictures": 20_000},
+    "vae": {"minutes": 35.0, "batch_size": 4, "learning_rate": 1e-3, "pictures": 20_000},
+    "judge": {"minutes": 6.0, "batch_size": 64, "learning_rate": 2e-3, "pictures": 12_000},
+    "unet": {"minutes": 70.0, "batch_size": 64, "learning_rate": 1e-3, "pictures": 20_000, "compile": True},
+}
+
+
+def train_stage(
+    stage: str,
+    run_folder: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    precision: str | None = None,
+    seed: int = 0,
+    pictures: int | None = None,
+    compile: bool | None = None,
+    resume: bool = False,
+) -> None:
+    """Train "clip", "vae", "judge", "unet" or "all" of them, by the recipe where nothing else is said.
+
+    Raises:
+        InputError: for an unknown stage, a missing earlier one, a value out of range, or an existing run without
+            `resume`.
+    """
+    if stage == "all":
+        for part in ORDER:
+            train_stage(
+                part, run_folder, steps=steps, minutes=minutes, batch_size=batch_size, learning_rate=learning_rate,
+                precision=precision, seed=seed, pictures=pictures, compile=compile, resume=resume,
+            )  # fmt: skip
+        return
+    if stage not in ORDER:
+        raise InputError(f"stage must be one of {', '.join((*ORDER, 'all'))}, not {stage!r}.")
+    chosen = {
+        "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": learning_rate,
+        "precision": precision, "pictures": pictures, "compile": compile,
+    }  # fmt: skip
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    recipe = dict(RECIPES[stage])
+    if steps is not None or minutes is not None:
+        recipe.pop("minutes")
+    options = loop.Options(**{"out": run_folder / stage, "seed": seed, "resume": resume, **recipe, **chosen})
+    {"clip": _clip, "vae": _vae, "judge": _judge, "unet": _unet}[stage](run_folder, options)
+
+
+def _clip(run: Path, options: loop.Options) -> None:
+    clip.train_clip(options, run / "data").save_pretrained(options.out / "clip")
+
+
+def _vae(run: Path, options: loop.Options) -> None:
+    trained = vae.train_vae(options, run / "data")
+    images = data.pictures(run / "data", "train", options.seed, options.pictures)
+    trained = vae.normalise_latents(trained, images[: min(2000, len(images))])
+    _write(options.out, trained, asdict(trained.config))
+
+
+def _judge(run: Path, options: loop.Options) -> None:
+    _write(options.out, judge.train_judge(options, run / "data", read_vae(run)), {})
+
+
+def _unet(run: Path, options: loop.Options) -> None:
+    autoencoder, (tokenizer, text_encoder) = read_vae(run), read_text(run)
+    trained = unet.train_unet(options, run / "data", autoencoder, tokenizer, text_encoder)
+    _write(options.out, trained, {})
+    assemble(run, trained)
+
+
+def read_vae(run: Path) -> AutoencoderKL:
+    """The VAE that an earlier stage trained."""
+    settings = json.loads(_part(run, "vae", "config.json").read_text())
+    settings["block_out_channels"] = tuple(settings["block_out_channels"])
+    return _read(AutoencoderKL(VAEConfig(**settings)), run, "vae")
+
+
+def read_judge(run: Path) -> judge.Judge:
+    """The judge that an earlier stage trained."""
+    return _read(judge.Judge(), run, "judge")
+
+
+def read_text(run: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """Tokenizer and text encoder: the text half of the CLIP that an earlier stage trained."""
+    whole = CLIPModel.from_pretrained(_part(run, "clip", "clip"))
+    text_encoder = CLIPTextModel(whole.config.text_config)
+    prefix = "text_model." if hasattr(text_encoder, "text_model") else ""
+    tensors = {prefix + name: tensor for name, tensor in whole.text_model.state_dict().items()}
+    text_encoder.load_state_dict(tensors)
+    return CLIPTokenizer.from_pretrained(run / "clip" / "tokenizer"), text_encoder.eval().requires_grad_(False)
+
+
+def assemble(run: Path, trained: UNet) -> Path:
+    """Put the parts together as run/model, with the CLIP and the judge that `ldm-course evaluate` needs."""
+    tokenizer, text_encoder = read_text(run)
+    words = frozenset((run / "clip" / "tokenizer" / "known_words.txt").read_text().split())
+    folder = run / "model"
+    save(LatentDiffusion(read_vae(run), trained, text_encoder, tokenizer, unet.SCHEDULE, words), folder)
+    whole = CLIPModel.from_pretrained(run / "clip" / "clip").half()
+    whole.save_pretrained(folder / "clip")
+    (folder / "judge").mkdir(exist_ok=True)
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in read_judge(run).state_dict().items()}
+    save_file(halves, folder / "judge" / "model.safetensors", metadata={"format": "pt"})
+    facts = {stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()}
+    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return folder
+
+
+def ship(run: Path) -> None:
+    """Copy run/model over the model in the package, model card and all."""
+    shutil.rmtree(bundled_path(), ignore_errors=True)
+    shutil.copytree(run / "model", bundled_path())
+
+
+def _part(run: Path, stage: str, name: str) -> Path:
+    path = run / stage / name
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `ldm-course train {stage}` with the same --out first.")
+    return path
+
+
+def _write(folder: Path, module: nn.Module, settings: dict[str, object]) -> None:
+    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _read(module: nn.Module, run: Path, stage: str):  # noqa: ANN202
+    module.load_state_dict(load_file(_part(run, stage, "weights.safetensors")))
+    return module.eval().requires_grad_(False)
