@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,7 @@ def check_steps(schedule: NoiseSchedule, num_inference_steps: int, spacing: str)
     """A number of steps, and whether they fit on the schedule."""
     n, T, offset = num_inference_steps, schedule.num_train_timesteps, schedule.steps_offset
     check_choice("timestep_spacing", spacing, SPACINGS)
-    if not isinstance(n, int) or not 1 <= n <= T:
+    if not isinstance(n, Integral) or not 1 <= n <= T:
         raise InputError(f"num_inference_steps is {n!r}; it must be a whole number from 1 to {T}.")
     if spacing == "leading" and (n - 1) * (T // n) + offset >= T:
         raise InputError(
@@ -64,12 +65,12 @@ def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
 
 
 def check_guidance(guidance_scale: float) -> None:
-    if not isinstance(guidance_scale, (int, float)) or not math.isfinite(guidance_scale):
+    if not isinstance(guidance_scale, Real) or not math.isfinite(guidance_scale):
         raise InputError(f"guidance_scale is {guidance_scale!r}; it must be a finite number, such as 7.5.")
 
 
 def check_strength(strength: float) -> None:
-    if not isinstance(strength, (int, float)) or not 0 <= strength <= 1:
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
         raise InputError(f"strength is {strength!r}; it must be a number from 0 (change nothing) to 1.")
 
 
@@ -87,7 +88,7 @@ def check_generator(generator: torch.Generator | Sequence[torch.Generator] | Non
 
 
 def check_seed(seed: int) -> None:
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -290,23 +291,19 @@ def _check_request(
     prompts = [prompt] if isinstance(prompt, str) else prompt
     check_prompts(prompts)
     b = len(prompts)
-    negative_prompts = (
-        [negative_prompt or ""] * b
-        if negative_prompt is None or isinstance(negative_prompt, str)
-        else negative_prompt
-    )
+    negative_prompt = "" if negative_prompt is None else negative_prompt
+    negative_prompts = [negative_prompt] * b if isinstance(negative_prompt, str) else negative_prompt
     check_prompts(negative_prompts, "negative_prompt")
     if len(negative_prompts) != b:
         raise InputError(f"{len(negative_prompts)} negative prompts do not fit {b} prompts; give one, or one each.")
     check_choice("scheduler", scheduler, SCHEDULERS)
     check_guidance(guidance_scale)
-    timesteps = model.schedule.timesteps(num_inference_steps, timestep_spacing)
     return _Request(
         model=model,
         prompts=list(prompts),
         single=isinstance(prompt, str),
         negative_prompts=list(negative_prompts),
-        timesteps=timesteps,
+        timesteps=model.schedule.timesteps(num_inference_steps, timestep_spacing),
         guidance_scale=guidance_scale,
         generator=_generators(seed, generator, b),
         scheduler=scheduler,
@@ -324,7 +321,7 @@ def _generators(seed: int | None, generator: Generators, b: int) -> torch.Genera
     if seed is None:
         seed = int(torch.randint(2**31, ()))
     check_seed(seed)
-    return [torch.Generator().manual_seed(seed + i) for i in range(b)]
+    return [torch.Generator().manual_seed(int(seed) + i) for i in range(b)]
 
 
 def _latent_side(model: LatentDiffusion, name: str, pixels: int | None) -> int:
@@ -332,6 +329,6 @@ def _latent_side(model: LatentDiffusion, name: str, pixels: int | None) -> int:
     downscale = model.vae.downscale
     if pixels is None:
         return model.unet.config.sample_size
-    if not isinstance(pixels, int) or pixels < 1 or pixels % downscale:
+    if not isinstance(pixels, Integral) or pixels < 1 or pixels % downscale:
         raise InputError(f"{name} is {pixels!r}; it must be a positive multiple of {downscale}, in pixels.")
-    return pixels // downscale
+    return int(pixels) // downscale

@@ -89,7 +89,8 @@ def denoise(
         x_T: latents at the noise level of timesteps[0], (b, c, h, w).
         context: the text encoder's vectors, (b, 77, d).
         timesteps: from high to low, such as model.schedule.timesteps(50); may be empty. Each step goes to the next
-            one listed. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000.)
+            one listed. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000; and with
+            "leading" and over 500 steps it ends at alpha_bar_0 whatever set_alpha_to_one says.)
         negative_context: what to steer away from, as context, usually the empty text; needed unless the scale is 1.
         guidance_scale: see `guided_eps`.
         scheduler: "ddpm", "ddim", "euler" or "dpm++".

@@ -68,8 +68,9 @@ class NoiseSchedule:
         Euler keeps the fractions of "linspace", DPM-Solver++ has other lists, and "trailing" may end with a -1.)
         Raises InputError unless the number is from 1 to T and no timestep is beyond the last one.
         """
-        n, T, spacing = num_inference_steps, self.num_train_timesteps, spacing or self.timestep_spacing
-        check_steps(self, n, spacing)
+        spacing = self.timestep_spacing if spacing is None else spacing
+        check_steps(self, num_inference_steps, spacing)
+        n, T = int(num_inference_steps), self.num_train_timesteps
         if spacing == "leading":
             return [i * (T // n) + self.steps_offset for i in reversed(range(n))]
         if spacing == "trailing":

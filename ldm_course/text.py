@@ -31,9 +31,9 @@ def encode_prompt(model: LatentDiffusion, prompts: list[str]) -> Tensor:
     tokenizer = model.tokenizer
     room = tokenizer.model_max_length - 2  # besides the start and the end token
     for prompt in prompts:
-        tokens = tokenizer.tokenize(prompt)
-        if len(tokens) > room:
-            cut = tokenizer.convert_tokens_to_string(tokens[room:]).strip()
+        ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        if len(ids) > room:
+            cut = tokenizer.decode(ids[room:]).strip()
             warnings.warn(f"The prompt is longer than {room + 2} tokens; this was cut: {cut!r}.", stacklevel=2)
     unknown = unknown_words(prompts, model.known_words)
     if unknown:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+import ldm_course.unet
+import ldm_course.vae
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.errors import InputError
+from ldm_course.schedulers import NoiseSchedule
 
 SD15_SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -25,6 +38,56 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference as a share of the reference's largest value."""
     assert ours.shape == theirs.shape
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def pixel_difference(ours: Image.Image, theirs: Image.Image) -> int:
+    """The largest difference in any pixel and channel, in steps of 1/255."""
+    assert ours.size == theirs.size and ours.mode == theirs.mode == "RGB"
+    return int(np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max())
+
+
+@contextmanager
+def one_sentence(*words: str) -> Iterator[None]:
+    """Expect an InputError whose message is one sentence, and says these words."""
+    with pytest.raises(InputError) as caught:
+        yield
+    message = str(caught.value)
+    assert message[0].isupper() or message.split()[0].isidentifier() or message[0] in "'1234567890", message
+    assert message.endswith(".") and "\n" not in message and not re.search(r"[.!?] [A-Z]", message), message
+    for word in words:
+        assert word in message, message
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def our_unet(theirs: UNet2DConditionModel) -> ldm_course.unet.UNet:
+    """Our module with the same weights, loaded without any renaming."""
+    ours = ldm_course.unet.UNet(_config(theirs, ldm_course.unet.UNetConfig))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours.eval().requires_grad_(False)
+
+
+def our_vae(theirs: AutoencoderKL) -> ldm_course.vae.AutoencoderKL:
+    ours = ldm_course.vae.AutoencoderKL(_config(theirs, ldm_course.vae.VAEConfig))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours.eval().requires_grad_(False)
+
+
+def our_model(pipe: StableDiffusionPipeline) -> LatentDiffusion:
+    return LatentDiffusion(
+        vae=our_vae(pipe.vae),
+        unet=our_unet(pipe.unet),
+        text_encoder=pipe.text_encoder,
+        tokenizer=pipe.tokenizer,
+        schedule=NoiseSchedule(**{f.name: pipe.scheduler.config[f.name] for f in fields(NoiseSchedule)}),
+    )
+
+
+def _config(module, cls):
+    values = {f.name: module.config[f.name] for f in fields(cls)}
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def randomise(module: nn.Module, seed: int) -> nn.Module:
@@ -89,9 +152,7 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer, seed: int = 2) -> CLIPTextModel:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return (
-        CLIPTextModel(config).eval().requires_grad_(False) if seed is None else randomise(CLIPTextModel(config), seed)
-    )
+    return randomise(CLIPTextModel(config), seed)
 
 
 def tiny_pipeline(folder: Path, **schedule) -> StableDiffusionPipeline:

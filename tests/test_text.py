@@ -1,0 +1,78 @@
+"""Prompts become the vectors that diffusers' pipeline makes of them, and nothing is lost silently."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import one_sentence
+
+from ldm_course.text import encode_prompt, unknown_words
+
+
+@pytest.fixture(autouse=True)
+def no_other_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def test_same_vectors_as_diffusers(pipe, model):
+    prompts = ["a dog with glasses", "", "a cat, running!"]
+    reference, negative = pipe.encode_prompt(prompts, torch.device("cpu"), 1, True, ["ugly"] * 3)
+    context = encode_prompt(model, prompts)
+    assert context.shape == (3, 77, 24) and torch.equal(context, reference)
+    assert torch.equal(encode_prompt(model, ["ugly"]), negative[:1])
+
+
+def test_texts_do_not_touch(model):
+    both = encode_prompt(model, ["a dog", "a cat"])
+    assert not torch.equal(both[0], both[1])
+    torch.testing.assert_close(both[1:], encode_prompt(model, ["a cat"]))
+
+
+def test_75_tokens_fit(model):
+    encode_prompt(model, ["a " * 75])
+
+
+def test_a_long_prompt_is_cut_with_a_warning(pipe, model):
+    """The tiny tokenizer makes a token of every letter: 75 fit, 'and a hat' does not."""
+    prompt = "dog cat a z " * 9 + "dab and a hat"
+    with pytest.warns(UserWarning) as caught:
+        context = encode_prompt(model, ["a dog", prompt])
+    (message,) = [str(warning.message) for warning in caught]
+    assert "longer than 77 tokens" in message and message.endswith("this was cut: 'and a hat'.")
+    assert torch.equal(context[1], encode_prompt(model, ["dog cat a z " * 9 + "dab"])[0])
+    assert torch.equal(context[1:], pipe.encode_prompt(prompt, torch.device("cpu"), 1, False)[0])
+
+
+def test_unknown_words_are_named_once(model):
+    knowing = replace(model, known_words=frozenset({"a", "dog", "with", "glasses"}))
+    encode_prompt(knowing, ["A dog, with GLASSES!", ""])
+    with pytest.warns(UserWarning) as caught:
+        encode_prompt(knowing, ["a Zebra with a zebra", "(zebra) on 'mars'..."])
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.endswith("'zebra', 'on', 'mars'.")
+    encode_prompt(model, ["a zebra on mars"])  # no list of words, no warning
+
+
+def test_unknown_words():
+    assert unknown_words(["it's a well-lit - dog"], {"a", "dog"}) == ["it's", "well-lit"]
+    assert unknown_words(["anything"], None) == []
+
+
+def test_nothing_is_changed(model):
+    prompts = ["a dog", "a cat"]
+    assert torch.equal(encode_prompt(model, prompts), encode_prompt(model, prompts)) and prompts == ["a dog", "a cat"]
+    assert not encode_prompt(model, prompts).requires_grad
+
+
+def test_bad_prompts(model):
+    with one_sentence("prompt", "not str"):
+        encode_prompt(model, "a dog")
+    with one_sentence("prompt", "without int"):
+        encode_prompt(model, ["a dog", 3])
+    with one_sentence("prompt", "empty list"):
+        encode_prompt(model, [])
