@@ -33,7 +33,7 @@ def encode_prompt(model: LatentDiffusion, prompts: list[str]) -> Tensor:
     for prompt in prompts:
         ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
         if len(ids) > room:
-            cut = tokenizer.decode(ids[room:]).strip()
+            cut = str(tokenizer.decode(ids[room:])).strip()
             warnings.warn(f"The prompt is longer than {room + 2} tokens; this was cut: {cut!r}.", stacklevel=2)
     unknown = unknown_words(prompts, model.known_words)
     if unknown:

@@ -1,0 +1,420 @@
+"""The three tasks paint diffusers' pictures, and refuse what cannot be painted before they start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from helpers import noise, one_sentence, our_model, pixel_difference, tiny_pipeline
+from PIL import Image, ImageFilter
+
+from ldm_course import schedulers
+from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
+from ldm_course.images import latent_mask, to_pil, to_tensor
+from ldm_course.pipelines import img2img, inpaint, txt2img
+
+STEPS = 10
+STRENGTHS = (0.3, 0.6, 1.0)
+GUIDANCE = (1.0, 7.5)
+
+
+def seeded(seed: int = 4) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def box_mask(width: int = 64, height: int = 64) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 4, height // 3, width, height))
+    return mask
+
+
+@pytest.fixture(scope="module")
+def img2img_pipe(pipe):
+    return quiet(StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False))
+
+
+@pytest.fixture(scope="module")
+def inpaint_pipe(pipe):
+    return quiet(StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False))
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+# The same pictures as diffusers
+
+
+@pytest.mark.parametrize("guidance_scale", GUIDANCE)
+def test_txt2img_is_diffusers(pipe, model, guidance_scale):
+    options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale}
+    theirs = pipe("a dog with glasses", generator=seeded(), **options).images[0]
+    assert np.asarray(theirs).std() > 20  # not a blank
+    assert pixel_difference(txt2img(model, "a dog with glasses", generator=seeded(), **options), theirs) <= 1
+
+    latents = noise(2, 4, 8, 8, seed=3)
+    prompts, negative = ["a dog", "a cat, running"], ["ugly", ""]
+    theirs = pipe(prompts, negative_prompt=negative, latents=latents.clone(), **options).images
+    ours = txt2img(model, prompts, negative_prompt=negative, latents=latents, **options)
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+    assert torch.equal(latents, noise(2, 4, 8, 8, seed=3))
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (40, 72)])
+def test_txt2img_of_other_sizes_is_diffusers(pipe, model, height, width):
+    options = {"height": height, "width": width, "num_inference_steps": 4}
+    theirs = pipe(["a dog", "a cat"], generator=[seeded(1), seeded(2)], **options).images
+    ours = txt2img(model, ["a dog", "a cat"], generator=[seeded(1), seeded(2)], **options)
+    assert ours[0].size == (width, height)
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+
+
+@pytest.mark.parametrize("guidance_scale", GUIDANCE)
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_img2img_is_diffusers(img2img_pipe, model, strength, guidance_scale):
+    options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
+    image = picture()
+    theirs = img2img_pipe("a dog", image=image, generator=seeded(), **options).images[0]
+    assert pixel_difference(img2img(model, "a dog", image, generator=seeded(), **options), theirs) <= 1
+
+    prompts, images = ["a dog", "a cat"], [picture(seed=1), picture(seed=2)]
+    for generators in (lambda: seeded(), lambda: [seeded(1), seeded(2)]):
+        theirs = img2img_pipe(prompts, image=images, generator=generators(), **options).images
+        ours = img2img(model, prompts, images, generator=generators(), **options)
+        assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+
+
+@pytest.mark.parametrize("guidance_scale", GUIDANCE)
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_inpaint_is_diffusers(inpaint_pipe, model, strength, guidance_scale):
+    options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
+    image = picture()
+    for mask in (box_mask(), box_mask().filter(ImageFilter.GaussianBlur(6))):
+        theirs = inpaint_pipe("a dog", image=image, mask_image=mask, generator=seeded(), **options).images[0]
+        ours = inpaint(model, "a dog", image, mask, generator=seeded(), **options)
+        assert pixel_difference(ours, theirs) <= 1
+
+
+def test_one_generator_and_one_picture_for_two_prompts(img2img_pipe, inpaint_pipe, model):
+    """diffusers draws the picture's latent once, then the noise of the batch; so do we."""
+    prompts, image, mask = ["a dog", "a cat"], picture(), box_mask()
+    options = {"num_inference_steps": 5, "strength": 0.6}
+    theirs = inpaint_pipe(prompts, image=image, mask_image=mask, generator=seeded(), **options).images
+    ours = inpaint(model, prompts, image, mask, generator=seeded(), **options)
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+
+    theirs = img2img_pipe(prompts, image=image, generator=seeded(), **options).images
+    ours = img2img(model, prompts, image, generator=seeded(), **options)
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+
+    generators = [[seeded(1), seeded(2)] for _ in range(2)]  # one each: each draws its own latent of the one picture
+    theirs = img2img_pipe(prompts, image=[image, image], generator=generators[0], **options).images
+    ours = img2img(model, prompts, image, generator=generators[1], **options)
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
+
+
+def test_img2img_of_other_sizes_is_diffusers(img2img_pipe, model):
+    """Rounded down to a multiple of 8 with the same filter."""
+    image = picture(72, 48).crop((0, 0, 69, 45))
+    theirs = img2img_pipe("a dog", image=image, generator=seeded(), num_inference_steps=5).images[0]
+    ours = img2img(model, "a dog", image, generator=seeded(), num_inference_steps=5, strength=0.8)
+    assert ours.size == (64, 40) and pixel_difference(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_other_schedules_are_diffusers(tmp_path, prediction, spacing, set_alpha_to_one):
+    """Under trailing and linspace spacing only where n divides 1000 (see test_schedulers)."""
+    settings = {"prediction_type": prediction, "timestep_spacing": spacing, "set_alpha_to_one": set_alpha_to_one}
+    pipe = quiet(tiny_pipeline(tmp_path, **settings))
+    steps = 1 if spacing == "linspace" else 10
+    theirs = pipe("a dog", generator=seeded(), num_inference_steps=steps).images[0]
+    ours = txt2img(our_model(pipe), "a dog", generator=seeded(), num_inference_steps=steps)
+    assert pixel_difference(ours, theirs) <= 1
+
+
+def test_group_norm_by_hand_paints_the_same_picture(model, monkeypatch):
+    """The lesson's GroupNorm runs in every block of VAE and UNet, and the picture stays."""
+    options = {"num_inference_steps": STEPS, "seed": 0}
+    fused, calls = txt2img(model, "a dog", **options), []
+
+    def forward(self, x):
+        calls.append(self)
+        return group_norm_by_hand(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    monkeypatch.setattr(GroupNorm, "forward", forward)
+    assert pixel_difference(txt2img(model, "a dog", **options), fused) <= 1
+    modules = [module for part in (model.unet, model.vae.decoder) for module in part.modules()]
+    assert set(calls) == {module for module in modules if isinstance(module, GroupNorm)}
+
+    monkeypatch.setattr(GroupNorm, "forward", lambda self, x: x)  # a broken one must show
+    assert pixel_difference(txt2img(model, "a dog", **options), fused) > 10
+
+
+# Seeds, batches, purity
+
+
+STEPS_5 = {"num_inference_steps": 5}
+TASKS = {
+    "txt2img": lambda model, prompt, **options: txt2img(model, prompt, **STEPS_5 | options),
+    "img2img": lambda model, prompt, **options: img2img(model, prompt, picture(), **STEPS_5 | options),
+    "inpaint": lambda model, prompt, **options: inpaint(model, prompt, picture(), box_mask(), **STEPS_5 | options),
+}
+each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+
+
+@each_task
+@pytest.mark.parametrize("scheduler", schedulers.SCHEDULERS)
+def test_a_batch_equals_its_singles(model, task, scheduler):
+    """Picture i of seed s is the single picture of seed s + i, whatever its neighbours."""
+    prompts = ["a dog", "a cat with a hat", "a dog"]
+    batch = task(model, prompts, seed=7, scheduler=scheduler)
+    assert isinstance(batch, list) and len(batch) == 3
+    for i, prompt in enumerate(prompts):
+        single = task(model, prompt, seed=7 + i, scheduler=scheduler)
+        assert isinstance(single, Image.Image) and pixel_difference(single, batch[i]) <= 1
+    assert pixel_difference(batch[0], batch[2]) > 10
+
+
+@each_task
+def test_seeds(model, task):
+    """The same seed gives the same picture, as does its generator; without either, torch's global seed decides."""
+    first = task(model, "a dog", seed=1)
+    assert pixel_difference(first, task(model, "a dog", seed=1)) == 0
+    assert pixel_difference(first, task(model, "a dog", generator=seeded(1))) == 0
+    assert pixel_difference(first, task(model, "a dog", seed=2)) > 10
+    torch.manual_seed(0)
+    anyhow = task(model, "a dog")
+    assert pixel_difference(anyhow, task(model, "a dog")) > 10
+    torch.manual_seed(0)
+    assert pixel_difference(anyhow, task(model, "a dog")) == 0
+
+
+@each_task
+def test_a_list_of_one_is_a_list(model, task):
+    (only,) = task(model, ["a dog"], seed=1)
+    assert pixel_difference(only, task(model, "a dog", seed=1)) == 0
+
+
+@each_task
+def test_the_prompts_matter(model, task):
+    plain = task(model, "a dog", seed=1)
+    assert pixel_difference(plain, task(model, "a cat", seed=1)) > 1
+    assert pixel_difference(plain, task(model, "a dog", seed=1, negative_prompt="a cat")) > 1
+    assert pixel_difference(plain, task(model, "a dog", seed=1, negative_prompt="")) == 0
+    assert pixel_difference(plain, task(model, "a dog", seed=1, guidance_scale=2.0)) > 1
+    assert pixel_difference(plain, task(model, "a dog", seed=1, timestep_spacing="trailing")) > 1
+
+
+@each_task
+def test_the_model_is_not_touched(model, task):
+    parts = (model.unet, model.vae, model.text_encoder)
+    before = [weight.clone() for part in parts for weight in part.parameters()]
+    model.unet.train()
+    try:
+        task(model, "a dog", seed=0)
+        assert model.unet.training and not model.vae.training
+    finally:
+        model.unet.eval()
+    assert all(torch.equal(a, b) for a, b in zip(before, (weight for part in parts for weight in part.parameters())))
+    assert torch.is_grad_enabled()
+
+
+def test_euler_is_ddim_in_other_coordinates(model):
+    model = replace(model, schedule=replace(model.schedule, set_alpha_to_one=True))
+    ddim, euler = (txt2img(model, "a dog", seed=0, num_inference_steps=7, scheduler=s) for s in ("ddim", "euler"))
+    assert pixel_difference(ddim, euler) <= 1
+
+
+# Images: strength, mask, size
+
+
+def test_strength_0_is_the_vae_alone(model):
+    """diffusers refuses strength 0; here the picture goes through the VAE and back, and the UNet has no say."""
+    image, generator = picture(), seeded(1)
+    posterior = model.vae.encode(to_tensor(image))
+    z = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+    (expected,) = to_pil(model.vae.decode(z))
+    assert pixel_difference(img2img(model, "a dog", image, strength=0, seed=1), expected) <= 1
+    assert pixel_difference(inpaint(model, "a dog", image, box_mask(), strength=0, seed=1), expected) <= 1
+    assert pixel_difference(img2img(model, "a cat", image, strength=0.01, seed=1), expected) <= 1  # 0.5 of 50 steps
+
+
+def test_composite_puts_the_original_back(model):
+    image, mask = picture(), box_mask()
+    options = {"num_inference_steps": 5, "seed": 0}
+    plain = inpaint(model, "a dog", image, mask, **options)
+    exact = inpaint(model, "a dog", image, mask, composite=True, **options)
+    inside, original, painted, kept = (np.asarray(x) for x in (mask, image, plain, exact))
+    assert np.array_equal(kept[inside == 0], original[inside == 0])
+    assert np.array_equal(kept[inside == 255], painted[inside == 255])
+    assert np.abs(painted[inside == 0].astype(int) - original[inside == 0]).max() > 10  # without: through the VAE
+
+    soft = Image.new("L", image.size, 128)  # half of each, everywhere
+    mixed = np.asarray(inpaint(model, "a dog", image, soft, composite=True, **options), dtype=float)
+    whole = np.asarray(inpaint(model, "a dog", image, soft, **options), dtype=float)
+    assert np.abs(mixed - (original + (whole - original) * 128 / 255)).max() <= 1
+
+
+def test_composite_of_a_batch(model):
+    images, masks = [picture(seed=1), picture(seed=2)], [box_mask(), box_mask().rotate(180)]
+    options = {"num_inference_steps": 5, "composite": True}
+    batch = inpaint(model, ["a dog", "a cat"], images, masks, seed=3, **options)
+    for i, prompt in enumerate(["a dog", "a cat"]):
+        single = inpaint(model, prompt, images[i], masks[i], seed=3 + i, **options)
+        assert pixel_difference(batch[i], single) <= 1
+
+
+def test_latents_outside_the_mask_are_the_pictures_own(model, monkeypatch):
+    """What is decoded is, outside the mask, the picture's clean latent: no noise of the last level is left on it."""
+    image, mask, decoded, decode = picture(), box_mask(), [], model.vae.decode
+    monkeypatch.setattr(model.vae, "decode", lambda z: decoded.append(z) or decode(z))
+    inpaint(model, "a dog", image, mask, num_inference_steps=5, seed=1)
+    z = model.vae.encode(to_tensor(image)).sample(noise(1, 4, 8, 8, seed=1))  # the generator's first draw
+    outside = (latent_mask(mask) == 0).expand_as(z)
+    torch.testing.assert_close(decoded[0][outside], z[outside], atol=1e-5, rtol=1e-5)
+    assert (decoded[0] - z)[~outside].abs().min() > 1e-3
+
+
+def test_sizes(model):
+    """One rule for both: down to a multiple of 8, and down to the model's area; never up."""
+    options = {"num_inference_steps": 2, "seed": 0}
+    for size, worked in {(64, 64): (64, 64), (50, 70): (48, 64), (400, 300): (72, 48), (16, 8): (16, 8)}.items():
+        image, mask = picture(80, 80).resize(size), Image.new("L", size, 255)
+        assert img2img(model, "a dog", image, **options).size == worked
+        assert inpaint(model, "a dog", image, mask, **options).size == worked
+        assert inpaint(model, "a dog", image, mask, composite=True, **options).size == worked
+    assert txt2img(model, "a dog", **options).size == (64, 64)
+    assert txt2img(model, "a dog", height=8, width=24, **options).size == (24, 8)
+
+
+def test_picture_modes(model):
+    """A picture with EXIF rotation, a palette or an alpha channel is worked on as one sees it."""
+    image, options = picture(), {"num_inference_steps": 3, "seed": 0}
+    expected = img2img(model, "a dog", image, **options)
+    rgba = image.convert("RGBA")
+    assert pixel_difference(img2img(model, "a dog", rgba, **options), expected) == 0
+    palette = image.quantize()
+    reference = img2img(model, "a dog", palette.convert("RGB"), **options)
+    assert pixel_difference(img2img(model, "a dog", palette, **options), reference) == 0
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    assert pixel_difference(img2img(model, "a dog", turned, **options), expected) == 0
+    assert pixel_difference(inpaint(model, "a dog", image, box_mask().convert("RGBA"), **options),
+                            inpaint(model, "a dog", image, box_mask(), **options)) == 0  # fmt: skip
+
+
+# Bad input: one sentence, before any work
+
+
+@pytest.fixture
+def idle(model, monkeypatch):
+    """A model that fails the test when any of its networks runs."""
+
+    def fail(*args, **options):
+        raise AssertionError("work was done before the input was checked")
+
+    for part in (model.unet, model.vae.encoder, model.vae.decoder, model.text_encoder):
+        monkeypatch.setattr(part, "forward", fail)
+    return model
+
+
+BAD_OPTIONS = [
+    ({"negative_prompt": 3}, "negative_prompt", "int"),
+    ({"negative_prompt": ["", ""]}, "2 negative prompts", "1 prompts"),
+    ({"num_inference_steps": 0}, "num_inference_steps is 0", "1 to 1000"),
+    ({"num_inference_steps": 1001}, "num_inference_steps is 1001", "1 to 1000"),
+    ({"num_inference_steps": 1000}, "1000 steps", "timestep_spacing"),
+    ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5", "whole number"),
+    ({"guidance_scale": math.nan}, "guidance_scale is nan", "finite"),
+    ({"guidance_scale": math.inf}, "guidance_scale is inf", "finite"),
+    ({"guidance_scale": "7"}, "guidance_scale is '7'", "finite"),
+    ({"seed": 1, "generator": torch.Generator()}, "seed", "generator"),
+    ({"seed": -1}, "seed is -1", "whole number"),
+    ({"seed": "1"}, "seed is '1'", "whole number"),
+    ({"generator": [torch.Generator()] * 2}, "2 generators", "1 pictures"),
+    ({"generator": 5}, "generator must be", "torch.Generator"),
+    ({"scheduler": "pndm"}, "scheduler is 'pndm'", "'ddim'"),
+    ({"timestep_spacing": "karras"}, "timestep_spacing is 'karras'", "'leading'"),
+]
+
+
+@each_task
+@pytest.mark.parametrize("options, words", [(case[0], case[1:]) for case in BAD_OPTIONS], ids=str)
+def test_bad_options(idle, task, options, words):
+    with one_sentence(*words):
+        task(idle, "a dog", **options)
+
+
+@each_task
+@pytest.mark.parametrize("prompt", [None, 3, b"a dog", ["a dog", None], []])
+def test_bad_prompts(idle, task, prompt):
+    with one_sentence("prompt"):
+        task(idle, prompt)
+
+
+def test_an_empty_prompt_is_fine(model):
+    assert txt2img(model, "", seed=0, num_inference_steps=1).size == (64, 64)
+
+
+@pytest.mark.parametrize("name", ["height", "width"])
+@pytest.mark.parametrize("value", [0, -8, 60, 64.0, "64"])
+def test_bad_sizes(idle, name, value):
+    with one_sentence(name, repr(value), "multiple of 8"):
+        txt2img(idle, "a dog", **{name: value})
+
+
+def test_bad_latents(idle):
+    for shape in [(1, 4, 8, 9), (2, 4, 8, 8), (1, 3, 8, 8), (4, 8, 8)]:
+        with one_sentence(str(shape), "(1, 4, 8, 8)"):
+            txt2img(idle, "a dog", latents=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan, "0.5", None])
+def test_bad_strength(idle, strength):
+    with one_sentence("strength", repr(strength), "from 0"):
+        img2img(idle, "a dog", picture(), strength=strength)
+    with one_sentence("strength", repr(strength), "from 0"):
+        inpaint(idle, "a dog", picture(), box_mask(), strength=strength)
+
+
+def test_bad_pictures(idle):
+    for wrong in ("dog.png", None, np.zeros((64, 64, 3), dtype=np.uint8), [None]):
+        with one_sentence("PIL image"):
+            img2img(idle, ["a dog"], wrong)
+        with one_sentence("PIL image"):
+            inpaint(idle, ["a dog"], picture(), wrong)
+    with one_sentence("image is a list of 2", "3 prompts"):
+        img2img(idle, ["a", "b", "c"], [picture(), picture()])
+    with one_sentence("64 x 64", "32 x 64"):
+        img2img(idle, ["a", "b"], [picture(), picture(32, 64)])
+    with one_sentence("4 x 64", "at least 8"):
+        img2img(idle, "a dog", picture().resize((4, 64)))
+
+
+def test_bad_masks(idle):
+    with one_sentence("64 x 64", "32 x 64"):
+        inpaint(idle, "a dog", picture(), box_mask(32, 64))
+    with one_sentence("mask is empty"):
+        inpaint(idle, "a dog", picture(), Image.new("L", (64, 64)))
+    with one_sentence("mask_image is a list of 1", "2 prompts"):
+        inpaint(idle, ["a", "b"], picture(), [box_mask()])
+
+
+@each_task
+def test_a_unet_with_mask_channels_is_refused(idle, task):
+    """SD's in-painting model reads 9 channels."""
+    config = replace(idle.unet.config, in_channels=9)
+    with one_sentence("9 channels", "text-to-image"):
+        task(replace(idle, unet=type(idle.unet)(config)), "a dog")
