@@ -120,7 +120,7 @@ def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
     tokenizer = train_tokenizer(options.out / "tokenizer")
 
-    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = random.Random(f"{options.seed}-{step}-{indices[0]}")
         scenes = [training_scene(options.seed, int(i)) for i in indices]
         mentions = [captions.random_mention(rng) for _ in scenes]

@@ -83,7 +83,7 @@ def train_judge(options: loop.Options, data_folder: Path, vae: AutoencoderKL) ->
         parts = [data.to_tensor(images[i : min(i + 50, ROUND_TRIPS)]) for i in starts]
         returned = torch.cat([vae.decode(vae.encode(part).mean).clamp(-1, 1).half() for part in parts])
 
-    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         if step % 3 == 0:
             indices = indices % len(returned)
             x = returned[indices].float()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ldm_course.errors import InputError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,21 @@ def batch_indices(options: Options, step: int, rank: int, world: int) -> np.ndar
     return joint[rank::world]
 
 
+def _noise_seed(*of: int) -> int:
+    return int(np.random.default_rng(of).integers(2**62))
+
+
 def newest_checkpoint(out: Path) -> Path | None:
     return max((out / "checkpoints").glob("step-*[0-9]"), default=None)
 
 
 def train(
     name: str,
-    model: nn.Module,
-    loss_of: Callable[[nn.Module, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]],
+    model: M,
+    loss_of: Callable[[M, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]],
     options: Options,
-    sample: Callable[[nn.Module, Path], None] | None = None,
-) -> nn.Module:
+    sample: Callable[[M, Path], None] | None = None,
+) -> M:
     """Train until the budget is spent; return the moving average of the weights, on the CPU.
 
     Args:
@@ -128,7 +134,7 @@ def train(
     recent: list[dict[str, Tensor]] = []
     model.train()
     while progress.share(options) < 1.0:
-        torch.manual_seed(hash((options.seed, progress.step, accelerator.process_index)))
+        torch.manual_seed(_noise_seed(options.seed, progress.step, accelerator.process_index))
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * learning_rate_at(progress.step, progress.share(options))
         indices = batch_indices(options, progress.step, accelerator.process_index, accelerator.num_processes)
@@ -161,7 +167,8 @@ def train(
             last = time.monotonic()  # painting samples is not training time
     bar.close()
     _save(accelerator, ema, progress, options)
-    return ema.module.eval().cpu()
+    averaged: M = ema.module.eval().cpu()  # type: ignore[assignment]
+    return averaged
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -8,13 +8,17 @@ run/vae/                                      run/model/  the finished model, in
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, save
 from ldm_course.errors import InputError
@@ -22,12 +26,14 @@ from ldm_course.training import clip, data, judge, loop, unet, vae
 from ldm_course.unet import UNet
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
+M = TypeVar("M", bound=nn.Module)
+
 ORDER = ("clip", "vae", "judge", "unet")
-RECIPES = {  # what a stage does if the command does not say otherwise; minutes are of two CPU cores
-    "clip": {"minutes": 6.0, "batch_size": 64, "learning_rate": 1e-3, "pictures": 20_000},
-    "vae": {"minutes": 35.0, "batch_size": 4, "learning_rate": 1e-3, "pictures": 20_000},
-    "judge": {"minutes": 6.0, "batch_size": 64, "learning_rate": 2e-3, "pictures": 12_000},
-    "unet": {"minutes": 70.0, "batch_size": 64, "learning_rate": 1e-3, "pictures": 20_000, "compile": True},
+RECIPES: dict[str, dict[str, Any]] = {  # where the command says nothing else; minutes are of two CPU cores
+    "clip": {"minutes": 6.0, "batch_size": 64, "pictures": 20_000},
+    "vae": {"minutes": 35.0, "batch_size": 4, "pictures": 20_000},
+    "judge": {"minutes": 6.0, "batch_size": 64, "pictures": 12_000},
+    "unet": {"minutes": 70.0, "batch_size": 64, "pictures": 20_000, "compile": True},
 }
 
 
@@ -66,8 +72,8 @@ def train_stage(
     }  # fmt: skip
     chosen = {name: value for name, value in chosen.items() if value is not None}
     recipe = dict(RECIPES[stage])
-    if steps is not None or minutes is not None:
-        recipe.pop("minutes")
+    if steps is not None:
+        recipe["minutes"] = None
     options = loop.Options(**{"out": run_folder / stage, "seed": seed, "resume": resume, **recipe, **chosen})
     {"clip": _clip, "vae": _vae, "judge": _judge, "unet": _unet}[stage](run_folder, options)
 
@@ -109,7 +115,9 @@ def read_judge(run: Path) -> judge.Judge:
 def read_text(run: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """Tokenizer and text encoder: the text half of the CLIP that an earlier stage trained."""
     whole = CLIPModel.from_pretrained(_part(run, "clip", "clip"))
-    text_encoder = CLIPTextModel(whole.config.text_config)
+    config = whole.config.text_config
+    assert isinstance(config, CLIPTextConfig)
+    text_encoder = CLIPTextModel(config)
     prefix = "text_model." if hasattr(text_encoder, "text_model") else ""
     tensors = {prefix + name: tensor for name, tensor in whole.text_model.state_dict().items()}
     text_encoder.load_state_dict(tensors)
@@ -127,9 +135,19 @@ def assemble(run: Path, trained: UNet) -> Path:
     (folder / "judge").mkdir(exist_ok=True)
     halves = {name: t.half() if t.is_floating_point() else t for name, t in read_judge(run).state_dict().items()}
     save_file(halves, folder / "judge" / "model.safetensors", metadata={"format": "pt"})
-    facts = {stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()}
+    facts: dict[str, object] = {
+        stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()
+    }
+    facts["machine"] = machine()
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     return folder
+
+
+def machine() -> str:
+    """What this runs on, in words."""
+    if torch.cuda.is_available():
+        return f"one {torch.cuda.get_device_name()}"
+    return f"a CPU with {os.cpu_count()} cores ({platform.machine()})"
 
 
 def ship(run: Path) -> None:
@@ -150,6 +168,6 @@ def _write(folder: Path, module: nn.Module, settings: dict[str, object]) -> None
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _read(module: nn.Module, run: Path, stage: str):  # noqa: ANN202
+def _read(module: M, run: Path, stage: str) -> M:
     module.load_state_dict(load_file(_part(run, stage, "weights.safetensors")))
     return module.eval().requires_grad_(False)

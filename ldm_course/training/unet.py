@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ldm_course.scenes import captions, training_scene
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.pipelines import txt2img
+from ldm_course.scenes import captions, contact_sheet, training_scene
 from ldm_course.schedulers import NoiseSchedule
 from ldm_course.training import data, loop
 from ldm_course.unet import UNet, UNetConfig
@@ -33,6 +35,20 @@ CONFIG = UNetConfig(
 SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
 CAPTIONS_PER_PICTURE = 2
 DROPOUT = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
+SAMPLE_PROMPTS = (
+    "a dog with glasses",
+    "a brown dog sitting on the beach",
+    "a white cat with a hat sleeping in a room",
+    "an orange bear with a scarf running in the snow",
+    "a pink pig with headphones sitting in the city",
+    "a blue elephant with glasses sitting in the forest",
+    "a black rabbit with a crown running on the beach",
+    "a plain white dog running in the snow",
+    "a cat with glasses",
+    "a bear sleeping in the forest",
+    "a rabbit with headphones",
+    "a dog running",
+)
 MIN_SNR = 5.0  # Hang et al. 2023, https://arxiv.org/abs/2303.09556
 
 
@@ -101,7 +117,7 @@ def train_unet(
     snr = alpha_bars / (1 - alpha_bars)
     weights = snr.clamp(max=MIN_SNR) / snr  # eq. 9 there, for a network that predicts noise
 
-    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(model.parameters()).device
         picks = torch.from_numpy(indices)
         which = picks * CAPTIONS_PER_PICTURE + torch.randint(CAPTIONS_PER_PICTURE, picks.shape)
@@ -114,5 +130,13 @@ def train_unet(
         loss, error = model(*(tensor.to(device) for tensor in tensors))
         return loss, {"mse": error.detach()}
 
-    trained = loop.train("unet", Trainer(UNet(CONFIG)), loss_of, options)
+    def sample(model: Trainer, file: Path) -> None:
+        parts = LatentDiffusion(vae, model.unet, text_encoder, tokenizer, SCHEDULE)
+        painted = txt2img(
+            parts, list(SAMPLE_PROMPTS), num_inference_steps=15, scheduler="dpm++", guidance_scale=3.0, seed=0
+        )
+        assert isinstance(painted, list)
+        contact_sheet(painted, 6).save(file)
+
+    trained = loop.train("unet", Trainer(UNet(CONFIG)), loss_of, options, sample)
     return trained.unet

@@ -42,11 +42,11 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
     torch.manual_seed(options.seed)
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
 
-    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(model.parameters()).device
         return model(data.to_tensor(images[np.sort(indices)]).to(device))
 
-    def sample(model: nn.Module, file: Path) -> None:
+    def sample(model: Trainer, file: Path) -> None:
         x = data.to_tensor(images[:12])
         decoded = model.vae.decode(model.vae.encode(x.to(next(model.parameters()).device)).mean)
         rows = [torch.cat(list(part), dim=2) for part in (x, decoded.cpu())]
@@ -55,6 +55,7 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
 
     vae = AutoencoderKL(CONFIG)
     with torch.no_grad():  # start almost noiseless: the decoder first has to learn what the latent says
+        assert vae.quant_conv.bias is not None
         vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
     trained = loop.train("vae", Trainer(vae), loss_of, options, sample)
     return trained.vae

@@ -1,0 +1,104 @@
+"""Remake the pictures of README and docs with the shipped model: python docs/make_pictures.py
+
+Nothing is selected: prompt i of the grid is painted from seed i, and the others from seed 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+import ldm_course as ldm
+
+OUT = Path(__file__).parent / "pictures"
+PROMPTS = (
+    "a dog with glasses",
+    "a white cat with a hat sleeping in a room",
+    "an orange bear with a scarf running in the snow",
+    "a pink pig with headphones in the city",
+    "a blue elephant with glasses in the forest",
+    "a black rabbit with a crown on the beach",
+    "a plain brown dog running on the beach",
+    "a white bear sitting in the snow",
+    "a cat with headphones sleeping in the forest",
+    "an orange elephant with a scarf in the city",
+    "a pink rabbit with glasses running in a room",
+    "a blue dog with a hat sitting on the beach",
+)
+
+
+def labelled(images: list[Image.Image], texts: list[str], columns: int, scale: int = 2) -> Image.Image:
+    """Pictures in rows, each with its text below, at `scale` times their size."""
+    side, strip, gap = 128 * scale, 44, 12
+    font = ImageFont.load_default(size=15)
+    rows = -(-len(images) // columns)
+    size = (columns * (side + gap) + gap, rows * (side + strip + gap) + gap)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, text) in enumerate(zip(images, texts)):
+        left, top = gap + i % columns * (side + gap), gap + i // columns * (side + strip + gap)
+        sheet.paste(image.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        pen.multiline_text((left + 2, top + side + 4), wrapped(text, font, side), fill="#222222", font=font)
+    return sheet
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text with line breaks, so that no line is wider than `width` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def crayon_dog() -> Image.Image:
+    """A picture in another style than the scenes: flat shapes as a child would draw them, slightly out of focus."""
+    image = Image.new("RGB", (256, 256), "#9fd3ef")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 176, 256, 256), fill="#7cc36b")
+    pen.ellipse((196, 14, 242, 60), fill="#ffdf5c")
+    pen.ellipse((78, 128, 178, 246), fill="#a8703a")
+    for left in (84, 142):
+        pen.ellipse((left, 220, left + 36, 250), fill="#8c5a2c")
+    pen.ellipse((62, 34, 194, 160), fill="#b57b42")
+    for left in (38, 170):
+        pen.ellipse((left, 44, left + 48, 140), fill="#7d4e24")
+    for left in (96, 138):
+        pen.ellipse((left, 76, left + 22, 100), fill="white")
+        pen.ellipse((left + 6, 82, left + 18, 96), fill="black")
+    pen.ellipse((114, 106, 142, 126), fill="black")
+    pen.arc((108, 112, 148, 146), 20, 160, fill="black", width=5)
+    return image.filter(ImageFilter.GaussianBlur(1.2))
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    model = ldm.load()
+
+    grid = [ldm.txt2img(model, prompt, seed=i) for i, prompt in enumerate(PROMPTS)]
+    labelled(grid, list(PROMPTS), 4).save(OUT / "grid.png", optimize=True)
+
+    crayon_dog().save(OUT / "crayon-dog.jpg", quality=88)
+    photo = ldm.load_image(OUT / "crayon-dog.jpg")
+    strengths = (0.4, 0.6, 0.8)
+    prompt = "a brown dog with glasses sitting in the forest"
+    changed = [ldm.img2img(model, prompt, photo, strength=strength, seed=0) for strength in strengths]
+    texts = ["the JPEG", *(f"strength {strength}" for strength in strengths)]
+    labelled([photo, *changed], texts, 4).save(OUT / "img2img.png", optimize=True)
+
+    sitting = ldm.scenes.Scene(animal="dog", colour="brown", action="sitting", place="beach").render(128)
+    mask = Image.new("L", sitting.size, 0)
+    mask.paste(255, (0, 72, 128, 128))
+    running = ldm.inpaint(model, "a dog running", sitting, mask, seed=0, composite=True)
+    labelled([sitting, mask.convert("RGB"), running], ["the picture", "the mask", "“a dog running”"], 3).save(
+        OUT / "inpaint.png", optimize=True
+    )
+    print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
+
+
+if __name__ == "__main__":
+    main()

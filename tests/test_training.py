@@ -1,0 +1,197 @@
+"""Training: resumes exactly, never overwrites a run, and its pieces do what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ldm_course as ldm
+from ldm_course.errors import InputError
+from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
+from ldm_course.training import data, evaluate, judge, loop, stages, vae
+from ldm_course.training.card import model_card
+from ldm_course.training.clip import train_tokenizer, true_of
+from ldm_course.training.evaluate import Share
+from ldm_course.vae import AutoencoderKL, VAEConfig
+
+
+def options(out: Path, **changes) -> loop.Options:
+    settings = {"steps": 12, "batch_size": 8, "precision": "no", "pictures": 100, "checkpoint_minutes": 1e-9}
+    return loop.Options(out=out, **{**settings, **changes})
+
+
+def regression(stop_at: int | None = None):
+    """A tiny task whose loss depends on the pictures drawn and on torch's noise; can break off at a step."""
+
+    def loss_of(model: nn.Module, indices: np.ndarray, step: int):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.tensor(indices, dtype=torch.float32)[:, None] / 100
+        return (model(x) - 3 * x + 0.1 * torch.randn_like(x)).square().mean(), {}
+
+    return loss_of
+
+
+def fresh_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def test_a_run_broken_off_and_resumed_ends_with_the_same_weights(tmp_path):
+    whole = loop.train("whole", fresh_model(), regression(), options(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train("part", fresh_model(), regression(stop_at=7), options(tmp_path / "b"))
+    resumed = loop.train("rest", fresh_model(), regression(), options(tmp_path / "b", resume=True))
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+    assert json.loads((tmp_path / "b" / "log.json").read_text())[-1]["step"] == 12
+
+
+def test_the_average_is_returned_not_the_last_weights(tmp_path):
+    model = fresh_model()
+    averaged = loop.train("ema", model, regression(), options(tmp_path, learning_rate=0.1))
+    assert not torch.equal(averaged.weight, model.weight.cpu())
+
+
+def test_only_whole_checkpoints_remain(tmp_path):
+    loop.train("run", fresh_model(), regression(), options(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000012"]
+
+
+def test_an_unfinished_checkpoint_is_ignored(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        loop.train("part", fresh_model(), regression(stop_at=5), options(tmp_path))
+    (tmp_path / "checkpoints" / "step-0000099.tmp").mkdir()
+    assert loop.newest_checkpoint(tmp_path).name == "step-0000005"
+
+
+def test_an_earlier_run_is_never_overwritten(tmp_path):
+    loop.train("first", fresh_model(), regression(), options(tmp_path))
+    before = (tmp_path / "log.json").read_bytes()
+    with pytest.raises(InputError, match="--resume"):
+        loop.train("second", fresh_model(), regression(), options(tmp_path))
+    assert (tmp_path / "log.json").read_bytes() == before
+
+
+def test_processes_share_the_joint_batch():
+    o = options(Path("unused"), batch_size=10)
+    joint = loop.batch_indices(o, 3, 0, 1)
+    parts = [loop.batch_indices(o, 3, rank, 2) for rank in range(2)]
+    assert sorted(np.concatenate(parts)) == sorted(joint)
+    assert not np.array_equal(joint, loop.batch_indices(o, 4, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": None}, "--steps"),
+        ({"steps": 0}, "steps"),
+        ({"minutes": -1.0}, "minutes"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"precision": "int8"}, "int8"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, changes, named):
+    with pytest.raises(InputError, match=named):
+        options(tmp_path, **changes)
+
+
+def test_learning_rate_rises_stays_and_falls():
+    assert loop.learning_rate_at(0, 0.0) < 0.05
+    assert loop.learning_rate_at(500, 0.5) == 1.0
+    assert loop.learning_rate_at(900, 0.85) == pytest.approx(0.5)
+    assert loop.learning_rate_at(1000, 1.0) == 0.0
+
+
+def test_no_training_picture_is_held_out():
+    assert not any(is_held_out(training_scene(0, i)) for i in range(2000))
+
+
+def test_pictures_are_rendered_once_and_equal_the_scenes(tmp_path):
+    first = data.pictures(tmp_path, "train", 0, 3, 32)
+    assert np.array_equal(first[2], np.asarray(training_scene(0, 2).render(32)))
+    stamp = next(tmp_path.iterdir()).stat().st_mtime_ns
+    data.pictures(tmp_path, "train", 0, 3, 32)
+    (only,) = tmp_path.iterdir()
+    assert only.stat().st_mtime_ns == stamp
+
+
+def test_normalised_latents_have_unit_spread_and_the_same_pictures():
+    torch.manual_seed(0)
+    config = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
+    before = AutoencoderKL(config).eval()
+    images = np.stack([np.asarray(training_scene(0, i).render(64)) for i in range(8)])
+    after = vae.normalise_latents(before, images)
+    x = data.to_tensor(images)
+    with torch.no_grad():
+        old, new = before.encode(x), after.encode(x)
+        assert torch.allclose(before.decode(old.mean), after.decode(new.mean), atol=1e-4)
+        old_noise, new_noise = ((p.std / p.mean.std((0, 2, 3))[:, None, None]).mean((0, 2, 3)) for p in (old, new))
+    assert torch.allclose(old_noise, new_noise, rtol=1e-3)  # the posterior's width, relative to the latents' spread
+    latents = new.mean * after.config.scaling_factor
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-3)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-2)
+
+
+def test_every_caption_word_is_one_token(tmp_path):
+    tokenizer = train_tokenizer(tmp_path)
+    words = (tmp_path / "known_words.txt").read_text().split()
+    assert {"dog", "glasses", "running"} <= set(words)
+    split = [word for word in words if len(tokenizer.tokenize(word)) != 1]
+    assert not split, f"rare words may split, but these are captions' own: {split}"
+
+
+def test_captions_that_say_less_are_true_of_more_pictures():
+    shown = [Scene(animal="dog").attributes(), Scene(animal="dog", accessory="hat").attributes()]
+    said = [{"animal": "dog"}, {"animal": "dog", "accessory": "hat"}]
+    assert true_of(said, shown).tolist() == [[1.0, 1.0], [0.0, 1.0]]
+
+
+def test_interval_is_wilsons():
+    low, high = Share(75, 100).interval()
+    assert (round(low, 3), round(high, 3)) == (0.657, 0.825)
+    assert Share(10, 10).interval()[1] == pytest.approx(1.0)
+
+
+def test_nearest_finds_a_copy():
+    x = torch.rand(4, 12)
+    assert evaluate.nearest(x[:1], x).item() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_test_scenes_are_held_out_as_asked():
+    assert all(is_held_out(scene) for scene in evaluate.test_scenes(50, 0, True))
+    assert not any(is_held_out(scene) for scene in evaluate.test_scenes(50, 0, False))
+    assert {"animal": "dog", "accessory": "glasses"} in HELD_OUT
+
+
+def test_evaluate_says_what_a_foreign_model_lacks(tmp_path):
+    with pytest.raises(InputError, match="judge"):
+        evaluate.evaluate(tmp_path)
+
+
+def test_a_stage_says_which_one_must_come_first(tmp_path):
+    with pytest.raises(InputError, match="train vae"):
+        stages.train_stage("judge", tmp_path, steps=1)
+    with pytest.raises(InputError, match="clip, vae, judge, unet, all"):
+        stages.train_stage("gan", tmp_path)
+
+
+@pytest.mark.slow
+def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "ROUND_TRIPS", 8)
+    stages.train_stage("all", tmp_path, steps=2, batch_size=4, pictures=16, precision="no", compile=False)
+    folder = tmp_path / "model"
+    model = ldm.load(folder)
+    assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=2).size == (128, 128)
+    result = evaluate.evaluate(
+        folder, pictures=2, out=tmp_path / "evaluation", train_pictures=16, num_inference_steps=2
+    )
+    assert result["held out: all prompted attributes right"].count == 2
+    training = json.loads((folder / "training.json").read_text())
+    card = model_card(training, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()))
+    assert "dog + glasses" in card and "| the UNet | 16 | 4 | 2 |" in card
