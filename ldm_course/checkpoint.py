@@ -135,7 +135,7 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
 def _checked_dtype(dtype: torch.dtype | None) -> torch.dtype:
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise InputError(f"dtype must be torch.float32, float16, bfloat16 or float64, not {dtype!r}.")
+        raise InputError(f"The dtype must be torch.float32, float16, bfloat16 or float64, not {dtype!r}.")
     return dtype
 
 
@@ -156,9 +156,11 @@ def _locate(source: str | Path | None, revision: str | None, half: bool) -> Path
     if not str(source).strip() or not folder.exists():
         raise InputError(f"There is no folder {str(source)!r}; pass one that exists, or a hub id like 'owner/name'.")
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file; pass a folder in diffusers' format, the one with model_index.json.")
+        raise InputError(
+            f"The model {folder} is a file; pass a folder in diffusers' format, the one with model_index.json."
+        )
     if revision is not None:
-        raise InputError(f"revision {revision!r} is for models on the hub; leave it out for the folder {folder}.")
+        raise InputError(f"The revision {revision!r} is for models on the hub; leave it out for the folder {folder}.")
     return folder
 
 
@@ -183,8 +185,8 @@ def _fetch(hub_id: str, revision: str | None, half: bool) -> Path:
         for variant in _variants(half):
             patterns = [pattern for part in lacking for pattern in _weight_patterns(part, variant)]
             try:
-                if patterns:
-                    snapshot_download(hub_id, revision=commit, allow_patterns=patterns)
+                if lacking:  # with one file that is there, as the hub's client warns if nothing matches
+                    snapshot_download(hub_id, revision=commit, allow_patterns=["model_index.json", *patterns])
             except hub.LocalEntryNotFoundError as error:  # offline; but the other variant may be in the cache
                 unreachable = error
             lacking = [part for part in lacking if not _weight_files(folder / part, variant)[0]]
@@ -242,12 +244,16 @@ def _weight_files(folder: Path, variant: str) -> tuple[list[Path], Path]:
         shards = sorted(set(read_json(index)["weight_map"].values()))
         outside = [shard for shard in shards if re.search(r"[/\\:]", shard)]
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{index} does not list the weights' files; fetch the model again.") from error
+        raise InputError(f"The file {index} does not list the weights' files; fetch the model again.") from error
     if outside:
-        raise InputError(f"{index} lists {outside[0]!r}, which is no file name in its folder, so it is not opened.")
+        raise InputError(
+            f"The file {index} lists {outside[0]!r}, which is no file name in its folder, so it is not opened."
+        )
     for shard in shards:
         if not (folder / shard).is_file():
-            raise InputError(f"{folder / shard} is missing, though {index.name} lists it; fetch the model again.")
+            raise InputError(
+                f"The file {folder / shard} is missing, though {index.name} lists it; fetch the model again."
+            )
     return [folder / shard for shard in shards], index
 
 
@@ -263,16 +269,16 @@ def read_weights(folder: Path, half: bool) -> tuple[dict[str, Tensor], Path]:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
         if pickles:
             raise InputError(
-                f"{folder} has its weights only as a pickle, {pickles[0]}, which is refused because opening it can "
-                "run code; look for a version with safetensors."
+                f"The folder {folder} has its weights only as a pickle, {pickles[0]}, which is refused because "
+                "opening it can run code; look for a version with safetensors."
             )
-        raise InputError(f"{folder} has no {WEIGHTS[folder.name]}.safetensors; fetch the model again.")
+        raise InputError(f"The folder {folder} has no {WEIGHTS[folder.name]}.safetensors; fetch the model again.")
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"{file} is broken or cut short ({brief(error)}); fetch it again.") from error
+            raise InputError(f"The file {file} is broken or cut short ({brief(error)}); fetch it again.") from error
     return tensors, source
 
 
@@ -298,7 +304,9 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         if names
     ]
     if complaints:
-        raise InputError(f"{source} does not fit the config.json beside it; of its tensors {', '.join(complaints)}.")
+        raise InputError(
+            f"The file {source} does not fit the config.json beside it; of its tensors {', '.join(complaints)}."
+        )
     module.load_state_dict(tensors, strict=True, assign=True)
 
 
@@ -321,11 +329,13 @@ def _read_tokenizer(folder: Path) -> CLIPTokenizer:
 
     has = {path.name for path in folder.iterdir()}
     if not {"vocab.json", "merges.txt"} <= has and "tokenizer.json" not in has:  # it would be made up, with 3 tokens
-        raise InputError(f"{folder} has no vocab.json and merges.txt; fetch the model again.")
+        raise InputError(f"The folder {folder} has no vocab.json and merges.txt; fetch the model again.")
     try:
         return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # of many kinds, a bare Exception from tokenizers among them
-        raise InputError(f"{folder} holds no tokenizer that transformers can read ({brief(error)}).") from error
+        raise InputError(
+            f"The folder {folder} holds no tokenizer that transformers can read ({brief(error)})."
+        ) from error
 
 
 def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
@@ -341,7 +351,7 @@ def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
         with torch.device("meta"):
             text_encoder = CLIPTextModel(config)
     except Exception as error:  # of many kinds again
-        raise InputError(f"{path} describes no text encoder of transformers ({brief(error)}).") from error
+        raise InputError(f"The file {path} describes no text encoder of transformers ({brief(error)}).") from error
 
     # The names' first part, "text_model.", is gone in transformers 5. Older files hold the positions 0 ... 76 too.
     prefix = "text_model." if hasattr(text_encoder, "text_model") else ""
@@ -358,12 +368,12 @@ def _check_text(folder: Path, tokenizer: CLIPTokenizer, text_encoder: CLIPTextMo
     config, tokens = text_encoder.config, len(tokenizer)
     if config.hidden_size != unet.cross_attention_dim:
         raise InputError(
-            f"{folder} does not fit together: its text encoder writes vectors of {config.hidden_size} numbers and "
-            f"its UNet reads {unet.cross_attention_dim}."
+            f"The model {folder} does not fit together: its text encoder writes vectors of "
+            f"{config.hidden_size} numbers and its UNet reads {unet.cross_attention_dim}."
         )
     if tokens > config.vocab_size:
         raise InputError(
-            f"{folder} does not fit together: its tokenizer has {tokens} tokens and its text encoder knows "
+            f"The model {folder} does not fit together: its tokenizer has {tokens} tokens and its text encoder knows "
             f"{config.vocab_size}."
         )
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)  # 77, if unstated
@@ -397,7 +407,7 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.
         raise InputError(f"There is no folder {folder.parent} to put {folder.name} in; make it first.")
     is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not is_new and not (folder / "model_index.json").is_file():
-        raise InputError(f"{folder} exists and is not a model; save to a new or an empty folder.")
+        raise InputError(f"The folder {folder} exists and is not a model; save to a new or an empty folder.")
 
     new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)

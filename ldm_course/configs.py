@@ -114,18 +114,20 @@ def check_parts(folder: Path) -> None:
     """Raise InputError if `folder` is laid out otherwise, or has parts that Stable Diffusion 1.x does not have."""
     if not (folder / "model_index.json").is_file():
         raise InputError(
-            f"{folder} is not a model in diffusers' format, which has a model_index.json beside folders like unet."
+            f"The folder {folder} is no model in diffusers' format: there is no model_index.json beside unet and vae."
         )
     index = read_json(folder / "model_index.json")
     stated = {part: value[1] for part, value in index.items() if isinstance(value, list) and len(value) == 2}
     for part, (_, class_name) in PARTS.items():
         if not stated.get(part) or not (folder / part).is_dir():
-            raise InputError(f"{folder} has no {part}, so it is not a whole Stable Diffusion 1.x model.")
+            raise InputError(f"The folder {folder} has no {part}, so it is no whole Stable Diffusion 1.x model.")
         if part != "scheduler" and stated[part] not in (class_name, class_name + "Fast"):
             raise InputError(f"The {part} of {folder} is a {stated[part]}; this course builds only {class_name}.")
     for part, class_name in stated.items():
         if class_name and part not in PARTS and part not in OTHER_PARTS:
-            raise InputError(f"{folder} has a {part} ({class_name}), which Stable Diffusion 1.x does not have.")
+            raise InputError(
+                f"The folder {folder} has a {part} ({class_name}), which Stable Diffusion 1.x does not have."
+            )
 
 
 def read_config(folder: Path, config_class: type[Config]) -> Config:
@@ -140,15 +142,16 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
     defaults = {field.name: field.default for field in fields(config_class)}
     fixed = VAE_FIXED if config_class is VAEConfig else UNET_FIXED
     for key in sorted(REQUIRED & defaults.keys() - stated.keys()):
-        raise InputError(f"{path} lacks {key}, without which the model cannot be built.")
+        raise InputError(f"The file {path} lacks {key}, without which the model cannot be built.")
     values = {}
     for key, value in stated.items():
         if key in defaults:
             if value is not None or key not in OPTIONAL:
                 values[key] = _checked(path, key, value, defaults[key])
         elif key in fixed:
-            if not all(each == fixed[key] or (fixed[key] is None and not each) for each in _as_list(value)):
-                raise unsupported(path, key, value, f"only {json.dumps(fixed[key])}")
+            only = fixed[key]
+            if not all(each == only or (not each and not only) for each in _as_list(value)):
+                raise unsupported(path, key, value, f"only {json.dumps(only)}")
         elif key not in WITHOUT_EFFECT and value not in (None, False):
             raise unsupported(path, key, value, "no such key is known")
     return config_class(**values)
@@ -177,7 +180,7 @@ def _is_size(value: Any) -> bool:
 def unsupported(path: Path, key: str, value: Any, supported: str) -> InputError:
     shown = json.dumps(value)
     shown = shown if len(shown) < 80 else shown[:77] + "..."
-    return InputError(f"{path} sets {key} to {shown}, which this course does not build ({supported}).")
+    return InputError(f"In {path}, {key} is {shown}, which this course does not build ({supported}).")
 
 
 def check_sizes(folder: Path, vae: VAEConfig, unet: UNetConfig) -> None:
@@ -192,7 +195,9 @@ def check_sizes(folder: Path, vae: VAEConfig, unet: UNetConfig) -> None:
             "text-to-image model can in-paint too."
         )
     if (len(unet.down_block_types), len(unet.up_block_types)) != (levels, levels):
-        raise InputError(f"{folder / 'unet' / 'config.json'} needs {levels} block types down and up, one per level.")
+        raise InputError(
+            f"The file {folder / 'unet' / 'config.json'} needs {levels} block types down and up, one per level."
+        )
     cuts = [("vae", vae.block_out_channels, "norm_num_groups", vae.norm_num_groups)]
     cuts += [
         ("unet", unet.block_out_channels, key, getattr(unet, key))
@@ -202,7 +207,7 @@ def check_sizes(folder: Path, vae: VAEConfig, unet: UNetConfig) -> None:
         for width in widths:
             if width % pieces:
                 raise InputError(
-                    f"{folder / part / 'config.json'} cuts {width} channels into {key} = {pieces} pieces."
+                    f"In {folder / part / 'config.json'}, {width} channels cannot be cut into {key} = {pieces} parts."
                 )
 
 
@@ -221,16 +226,23 @@ def read_schedule(folder: Path) -> NoiseSchedule:
     if name.startswith(LEADING_BY_DEFAULT):
         defaults["timestep_spacing"] = "leading"
     elif "beta_start" not in stated:
-        raise InputError(f"{path} is of a {name} and states no betas; this course needs a schedule of betas.")
+        raise InputError(
+            f"The file {path} is of a {name} and states no betas; this course needs a schedule of betas."
+        )
     if name == "PNDMScheduler":
         defaults["set_alpha_to_one"] = False
     for key, only in SCHEDULE_FIXED.items():
         if stated.get(key) not in (only, None):
             raise unsupported(path, key, stated[key], f"only {json.dumps(only)}")
+    values = {key: stated.get(key, default) for key, default in defaults.items()}
+    for key, value in values.items():
+        kind = type(defaults[key])
+        if type(value) not in ((float, int) if kind is float else (kind,)):
+            raise unsupported(path, key, value, f"only a value of type {kind.__name__}")
     try:
-        schedule = NoiseSchedule(**{key: stated.get(key, default) for key, default in defaults.items()})
-    except (InputError, TypeError) as error:
-        raise InputError(f"{path} holds no schedule that this course builds ({brief(error)}).") from error
+        schedule = NoiseSchedule(**values)
+    except InputError as error:
+        raise InputError(f"The file {path} holds no schedule that this course builds ({brief(error)}).") from error
     if name != "DDIMScheduler":
         warnings.warn(
             f"The model asks for {name}; its noise schedule is used, with DDIM's steps unless you choose others.",
@@ -263,11 +275,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} is missing or cannot be read; fetch the model again.") from error
+        raise InputError(f"The file {path} is missing or cannot be read; fetch the model again.") from error
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({brief(error)}); fetch the model again.") from error
+        raise InputError(f"The file {path} is not valid JSON ({brief(error)}); fetch the model again.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a JSON object; fetch the model again.")
+        raise InputError(f"The file {path} is not a JSON object; fetch the model again.")
     return content
 
 
