@@ -117,6 +117,7 @@ def train(
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
     ema = ema.to(accelerator.device)
+    averaged: M = ema.module  # type: ignore[assignment]
     progress = Progress(log=[])
     checkpoint = newest_checkpoint(options.out) if options.resume else None
     if checkpoint is not None:
@@ -163,12 +164,11 @@ def train(
             sampled = progress.seconds
             ema.eval()
             with torch.no_grad():
-                sample(ema.module, options.out / f"sample-{progress.step:07d}.png")
+                sample(averaged, options.out / f"sample-{progress.step:07d}.png")
             last = time.monotonic()  # painting samples is not training time
     bar.close()
     _save(accelerator, ema, progress, options)
-    averaged: M = ema.module.eval().cpu()  # type: ignore[assignment]
-    return averaged
+    return averaged.eval().cpu()
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
