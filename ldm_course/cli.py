@@ -7,6 +7,7 @@ itself are not caught.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -18,7 +19,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +143,7 @@ Output = Annotated[
         show_default="a new .png in this folder, named after the prompt",
     ),
 ]
-Seed = Annotated[int | None, _option("N", "The same number paints the same picture.", "a random one, told", min=0)]
+Seed = Annotated[int | None, _option("N", "The same number paints the same picture.", "a random one, printed", min=0)]
 Negative = Annotated[str | None, _option("TEXT", "What to steer away from.", "nothing")]
 Steps = Annotated[int, _option("N", "1 to 1000; more is slower and finer.", min=1)]
 Guidance = Annotated[float, _option("X", "How much the prompt is exaggerated; 1 is plain, in half the time.")]
@@ -372,7 +372,7 @@ def _part_of_scene(image: Image.Image, part: str) -> Image.Image:
         raise InputError(f"--part is {part!r}; it must be one of {', '.join((*REGIONS, *PARTS))}.")
     if SCENE_KEY not in image.info:
         raise InputError(
-            f"The picture does not say where its {part} is, as only a .png by `ldm-course scene` does; use --mask, "
+            f"The picture does not say where {part!r} is, as only a .png by `ldm-course scene` does; use --mask, "
             f"--box, or a part that every picture has: {', '.join(REGIONS)}."
         )
     try:
@@ -392,9 +392,6 @@ def _scene_errors() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-Size = Annotated[int, _option("PIXELS", "Side of a scene, 8 to 4096.", min=8, max=4096)]
-
-
 @app.command()
 def scene(
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The .png to write.")] = "scene.png",
@@ -406,7 +403,7 @@ def scene(
     seed: Annotated[
         int | None, _option("N", "Draw whatever is left open at random.", "a plain and neutral picture", min=0)
     ] = None,
-    size: Size = 128,
+    size: Annotated[int, _option("PIXELS", "Side of the picture, 8 to 4096.", min=8, max=4096)] = 128,
 ) -> None:
     """Draw one scene of the small world.
 
@@ -439,9 +436,9 @@ def scenes(
         str, typer.Option("--output", "-o", metavar="FILE", help=f"The picture to write ({', '.join(SUFFIXES)}).")
     ] = "scenes.png",
     seed: Annotated[int, _option("N", "Which scenes.", min=0)] = 0,
-    rows: Annotated[int, _option("N", "1 to 100.", min=1, max=100)] = 8,
-    columns: Annotated[int, _option("N", "1 to 100.", min=1, max=100)] = 12,
-    size: Size = 128,
+    rows: Annotated[int, _option("N", "1 to 40.", min=1, max=40)] = 8,
+    columns: Annotated[int, _option("N", "1 to 40.", min=1, max=40)] = 12,
+    size: Annotated[int, _option("PIXELS", "Side of a scene, 8 to 256.", min=8, max=256)] = 128,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only combinations that are kept from training.")
     ] = False,
@@ -510,12 +507,14 @@ def _write(picture: Image.Image, file: Path | None, prompt: str = "", **settings
 def _new_file(folder: Path, prompt: str) -> Path:
     """A file that was not there, created empty so that nobody else takes the name."""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60] or "picture"
-    for number in count(1):
+    number = 1
+    while True:
         file = folder / (f"{words}.png" if number == 1 else f"{words}-{number}.png")
-        if not file.exists():
+        try:
             file.touch(exist_ok=False)
-            break
-    return file
+            return file
+        except FileExistsError:
+            number += 1
 
 
 # ---- training, evaluation, notebooks ---------------------------------------------------------------------------
@@ -623,10 +622,8 @@ def lab(
     folder = next((place for place in places if any(place.glob("*.ipynb"))), None)
     if folder is None:
         raise InputError("There are no notebooks here; go to the folder of the course and run this again.")
-    from jupyterlab.labapp import main as jupyter_lab
-
     as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []  # or JupyterLab refuses
-    jupyter_lab([*as_root, *(options or []), str(folder)])
+    importlib.import_module("jupyterlab.labapp").main([*as_root, *(options or []), str(folder)])
 
 
 if __name__ == "__main__":
