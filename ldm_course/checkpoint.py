@@ -174,12 +174,13 @@ def _fetch(hub_id: str, revision: str | None, half: bool) -> Path:
 
     small = ["model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt"]
     small += [f"{part}/config.json" for part in WEIGHTS]
-    name = repr(hub_id) + ("" if revision is None else f" at revision {revision!r}")
     unreachable: Exception | None = None
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=small))
         if not (folder / "model_index.json").is_file():
-            raise InputError(f"{name} is not a model in diffusers' format: it has no model_index.json.")
+            raise InputError(
+                f"The hub repository {hub_id!r} is not in diffusers' format: it has no model_index.json."
+            )
         commit = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else revision  # all files of one commit
         lacking = list(WEIGHTS)
         for variant in _variants(half):
@@ -195,26 +196,33 @@ def _fetch(hub_id: str, revision: str | None, half: bool) -> Path:
         return folder
     except InputError:
         raise
-    except hub.RevisionNotFoundError as error:
-        raise InputError(f"{hub_id!r} has no revision {revision!r}; see its branches and tags on the hub.") from error
-    except hub.LocalEntryNotFoundError as error:
-        raise InputError(
-            f"{name} is not whole on this machine and the Hugging Face hub cannot be reached; connect to the "
-            "internet, unset HF_HUB_OFFLINE if it is set, or pass a folder."
-        ) from error
     except Exception as error:  # also the network library's, which is another one in each major version
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(error, hub.RepositoryNotFoundError) and not isinstance(error, hub.GatedRepoError):
-            raise InputError(
-                f"There is no folder and no public hub repository {hub_id!r}; check the spelling, or log in with "
-                "`hf auth login` if it is private."
-            ) from error
-        if isinstance(error, hub.GatedRepoError) or status in (401, 403):
-            raise InputError(
-                f"The hub does not give {hub_id!r} to everyone; accept its terms on its page there, then log in "
-                "with `hf auth login`."
-            ) from error
-        raise InputError(f"{name} could not be fetched from the Hugging Face hub ({brief(error)}).") from error
+        raise InputError(_hub_trouble(error, hub_id, revision)) from error
+
+
+def _hub_trouble(error: Exception, hub_id: str, revision: str | None) -> str:
+    """What went wrong at the hub, and what to do, in one sentence."""
+    from huggingface_hub import utils as hub
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, hub.RepositoryNotFoundError) and not isinstance(error, hub.GatedRepoError):
+        return (
+            f"There is no folder and no public hub repository {hub_id!r}; check the spelling, or log in with "
+            "`hf auth login` if it is private."
+        )
+    if isinstance(error, hub.GatedRepoError) or status in (401, 403):
+        return (
+            f"The hub does not give {hub_id!r} to everyone; accept its terms on its page there, then log in with "
+            "`hf auth login`."
+        )
+    if isinstance(error, hub.RevisionNotFoundError):
+        return f"The hub repository {hub_id!r} has no revision {revision!r}; see its branches and tags there."
+    if isinstance(error, hub.LocalEntryNotFoundError):
+        return (
+            f"The model {hub_id!r} is not whole on this machine and the Hugging Face hub cannot be reached; connect "
+            "to the internet, unset HF_HUB_OFFLINE if it is set, or pass a folder."
+        )
+    return f"The model {hub_id!r} could not be fetched from the Hugging Face hub ({brief(error)})."
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------
