@@ -1,0 +1,111 @@
+"""How an exercise is checked: against the right answer, and against the mistakes that people make."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.plug import plug
+from ldm_course.pipelines import txt2img
+
+RIGHT, WRONG, NOT_TRIED = "right", "wrong", "not tried"
+MARKS = {RIGHT: "✓ Right.", WRONG: "✗ Not yet.", NOT_TRIED: "… Not tried yet."}
+STEPS = 4  # of the pictures that a plugged function is tried on
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: `status` is "right", "wrong" or "not tried"; `message` says why, or gives a hint."""
+
+    status: str
+    message: str
+
+    def __repr__(self) -> str:
+        return f"{MARKS[self.status]} {self.message}"
+
+
+def compare(
+    yours: Callable, right: Callable, cases: Sequence[tuple], mistakes: Sequence[tuple[Callable, str]]
+) -> Verdict:
+    """Run both on the cases. What gives a known mistake's values in all of them gets that mistake's hint."""
+    answers = []
+    for case in cases:
+        given = copy.deepcopy(case)
+        try:
+            answer = yours(*given)
+        except NotImplementedError:
+            return _not_tried()
+        except Exception as error:  # whatever the learner's code raises
+            return Verdict(WRONG, f"It raised {type(error).__name__}: {error}")
+        if answer is None or answer is Ellipsis:
+            return _not_tried()
+        if not all(_same(now, before) for now, before in zip(given, case)):
+            return Verdict(WRONG, "It changes its arguments in place; make new values: x = x + 1, not x += 1.")
+        if _tensor(answer) is None:
+            return Verdict(WRONG, f"It returned a {type(answer).__name__}, which holds no numbers to compare.")
+        answers.append(answer)
+
+    def agree(other: Callable) -> bool:
+        return all(_same(answer, other(*case)) for answer, case in zip(answers, cases))
+
+    if agree(right):
+        return Verdict(RIGHT, "It gives the package's values.")
+    for mistake, hint in mistakes:
+        if agree(mistake):
+            return Verdict(WRONG, hint)
+    return Verdict(WRONG, _difference(answers, [right(*case) for case in cases]))
+
+
+def plugged(model: LatentDiffusion, **functions: Callable) -> Verdict:
+    """Paint a picture with the functions in the real pipeline: each must be called, and the picture stay the same."""
+    settings: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS}
+    names = ", ".join(functions)
+    before = np.asarray(txt2img(model, "a dog with glasses", **settings), dtype=int)
+    try:
+        with plug(**functions) as calls:
+            after = np.asarray(txt2img(model, "a dog with glasses", **settings), dtype=int)
+    except Exception as error:
+        return Verdict(WRONG, f"In the pipeline it raised {type(error).__name__}: {error}")
+    difference = int(abs(after - before).max())
+    if difference > (1 if model.dtype == torch.float32 else 16):  # in half, rounding grows from step to step
+        return Verdict(WRONG, f"With your {names} the pipeline paints another picture, {difference}/255 off.")
+    count = sum(calls.values())
+    return Verdict(RIGHT, f"ldm.txt2img called your {names} {count} times and painted the same picture.")
+
+
+def _not_tried() -> Verdict:
+    return Verdict(NOT_TRIED, "Replace the dots by your code and run the cell again.")
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """Numbers in whatever form they come as one tensor, float64."""
+    try:
+        value = list(value) if isinstance(value, range) else value
+        return torch.as_tensor(value).detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    a, b = _tensor(one), _tensor(other)
+    if a is None or b is None:
+        return one is other or bool(one == other)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _difference(answers: Sequence[Any], expected: Sequence[Any]) -> str:
+    for answer, wanted in zip(map(_tensor, answers), map(_tensor, expected)):
+        assert answer is not None and wanted is not None
+        if answer.shape != wanted.shape:
+            return f"Your answer has shape {tuple(answer.shape)} where {tuple(wanted.shape)} is right."
+        off = (answer - wanted).abs().max().item()
+        if not off <= 1e-5:  # NaN, too
+            return f"The shape is right, but values are off by up to {off:.3g}."
+    return "The values are almost right, but not quite."

@@ -1,0 +1,102 @@
+"""The model that a notebook asks for, and diffusers' pipeline from the same files to compare with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
+from ldm_course.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+SMALL = "small"
+
+
+def load_model(name: str = SMALL) -> tuple[LatentDiffusion, Path]:
+    """Load a model, say in a line which one and where it runs, and return it with the folder of its files.
+
+    "small" is the model that ships with the course. It runs on the CPU, in float32, so that its numbers are the
+    same everywhere. Any other name is a folder in diffusers' format or an id on the Hugging Face hub, and runs on
+    the GPU in float16; a folder also without a GPU. If that cannot be, it says so and goes on with "small".
+    """
+    if name != SMALL:
+        gpu, local = torch.cuda.is_available(), Path(name).expanduser().is_dir()
+        if gpu or local:
+            try:
+                device, dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
+                model = load(name, device=device, dtype=dtype)
+                folder = Path(name).expanduser() if local else _in_cache(name)
+            except InputError as error:
+                print(f"{error} Going on with the small model.")
+            else:
+                print(_described(name, model))
+                if not local:
+                    print(f"Its licence: https://huggingface.co/{name}. No safety checker runs here.")
+                return model, folder
+        else:
+            print(f"{name} wants a GPU, and there is none here. Going on with the small model.")
+    model = load()
+    print(_described("the small one that ships with the course", model))
+    return model, bundled_path()
+
+
+def diffusers_pipeline(model: LatentDiffusion, folder: str | Path) -> StableDiffusionPipeline:
+    """diffusers' own text-to-image pipeline, from the files that `model` was loaded from, with its DDIM scheduler."""
+    with _quiet():
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        half = model.dtype == torch.float16 and any(Path(folder).glob("unet/*.fp16.safetensors"))
+        pipe = StableDiffusionPipeline.from_pretrained(
+            folder,
+            torch_dtype=model.dtype,
+            variant="fp16" if half else None,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+        )
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(model.device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and without remarks on what nobody here uses."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of names that change from version to version
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _in_cache(hub_id: str) -> Path:
+    """Where huggingface_hub keeps a model that `load` has just fetched."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(hub_id, local_files_only=True))
+
+
+def _described(name: str, model: LatentDiffusion) -> str:
+    parts: tuple[nn.Module, ...] = (model.unet, model.vae, model.text_encoder)
+    millions = sum(weight.numel() for part in parts for weight in part.parameters()) / 1e6
+    side = model.unet.config.sample_size * model.vae.downscale
+    place = f"on {model.device.type} in {str(model.dtype).removeprefix('torch.')}"
+    return f"Model: {name}. {millions:,.0f} million weights, {side} x {side} pixels, {place}."

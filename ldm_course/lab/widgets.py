@@ -1,0 +1,44 @@
+"""Widgets of core ipywidgets alone, so that they run with version 7 (Colab) and 8; all frames are drawn ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets
+from IPython.display import display
+
+from ldm_course.lab.plots import Frame, jpeg, strip
+
+
+def scrubber(frames: Sequence[Frame]) -> ipywidgets.VBox:
+    """Drag or play through the frames of `plots.trajectory`."""
+    drawings = [jpeg(strip(frame)) for frame in frames]
+    last = len(frames) - 1
+    picture = ipywidgets.Image(value=drawings[0], format="jpeg", layout={"max_width": "100%", "width": "664px"})
+    play = ipywidgets.Play(value=0, min=0, max=last, interval=150)
+    slider = ipywidgets.IntSlider(value=0, min=0, max=last, description="step", layout={"width": "420px"})
+    text = ipywidgets.Label(value=describe(frames[0]))
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+
+    def draw(change: dict) -> None:
+        picture.value = drawings[change["new"]]
+        text.value = describe(frames[change["new"]])
+
+    slider.observe(draw, names="value")
+    return ipywidgets.VBox([ipywidgets.HBox([play, slider]), text, picture])
+
+
+def describe(frame: Frame) -> str:
+    """The frame in words."""
+    if frame.t < 0:
+        return "The end: no step is left, and x_t is the finished latent."
+    return f"t = {frame.t}. The guess x0_hat is {frame.distance:.0%} of the finished latent's length away from it."
+
+
+def show(widget: ipywidgets.DOMWidget, otherwise: str) -> None:
+    """Display a widget; a page that runs no kernel (GitHub, print) shows the words in `otherwise`."""
+    bundle: dict[str, object] = {"text/plain": otherwise}
+    if widget.model_id is not None:  # there is a kernel
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        bundle["application/vnd.jupyter.widget-view+json"] = view
+    display(bundle, raw=True)
