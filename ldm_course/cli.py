@@ -65,13 +65,15 @@ def _exit_code(arguments: list[str] | None) -> int:
         return app(arguments, prog_name="ldm-course", standalone_mode=False) or 0
     except UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        return _error(f"{error.format_message().rstrip('.')}{hint}.", 2)
+        sentence = error.format_message().rstrip(".?").replace(". Did", "; did")
+        return _error(f"{sentence}{hint}.", 2)
     except InputError as error:
         return _error(str(error), 2)
     except ModuleNotFoundError as error:
-        if error.name not in OPTIONAL_PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in OPTIONAL_PACKAGES:
             raise
-        return _error(f"This needs {error.name}, which is not installed; run: pip install {error.name}", 1)
+        return _error(f"This needs {package}, which is not installed; run: pip install {package}", 1)
     except OSError as error:
         asked_for = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
         where = f"{error.filename}: " if error.filename else ""
