@@ -23,10 +23,10 @@ from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL
 
 CONFIG = UNetConfig(
-    block_out_channels=(64, 128, 256),
+    block_out_channels=(64, 128, 160),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    layers_per_block=2,
+    layers_per_block=1,
     cross_attention_dim=128,
     attention_head_dim=4,
     norm_num_groups=32,
@@ -71,11 +71,11 @@ def encode_pictures(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every picture's scaled latent, (n, 4, 16, 16) each."""
     means, stds = [], []
-    with torch.no_grad():
-        for start in tqdm(range(0, len(images), 64), desc="encoding pictures", unit_scale=64):
-            posterior = vae.encode(data.to_tensor(images[start : start + 64]))
-            means.append(posterior.mean * vae.config.scaling_factor)
-            stds.append(posterior.std * vae.config.scaling_factor)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # errs by 0.003, a ninth of the noise at t = 0
+        for start in tqdm(range(0, len(images), 32), desc="encoding pictures", unit_scale=32):
+            posterior = vae.encode(data.to_tensor(images[start : start + 32]))
+            means.append(posterior.mean.float() * vae.config.scaling_factor)
+            stds.append(posterior.std.float() * vae.config.scaling_factor)
     return torch.cat(means), torch.cat(stds)
 
 
