@@ -1,7 +1,7 @@
 """What only the notebooks use: the setup, figures, widgets, plugs and checks. Needs `pip install ldm-course[lab]`."""
 
 from ldm_course.lab import checks, plots, widgets
-from ldm_course.lab.plug import plug
+from ldm_course.lab.plugs import plug
 from ldm_course.lab.setup import diffusers_pipeline, load_model
 from ldm_course.lab.source import show_source
 

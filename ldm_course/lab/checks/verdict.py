@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.plug import plug
+from ldm_course.lab.plugs import plug
 from ldm_course.pipelines import txt2img
 
 RIGHT, WRONG, NOT_TRIED = "right", "wrong", "not tried"

@@ -1,0 +1,294 @@
+"""What the notebooks use: figures, widgets, plugs, checks and the setup; all on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from helpers import noise, one_sentence, pixel_difference
+from matplotlib.figure import Figure
+from PIL import Image
+
+import ldm_course as ldm
+from ldm_course import lab, sampling, schedulers
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.checks import verdict
+from ldm_course.lab.checks.verdict import NOT_TRIED, RIGHT, WRONG
+from ldm_course.lab.plugs import PLACES
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def frames(model: LatentDiffusion) -> list[lab.plots.Frame]:
+    context, empty = ldm.encode_prompt(model, ["a dog", ""]).chunk(2)
+    timesteps = model.schedule.timesteps(STEPS)
+    states = ldm.denoise(model, noise(1, 4, 8, 8), context, timesteps, negative_context=empty, guidance_scale=3)
+    return lab.plots.trajectory(model, list(states))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
+    """What was displayed: pairs of data and metadata."""
+    calls: list[tuple[dict, dict]] = []
+
+    def display(bundle, raw, metadata=None):
+        assert raw
+        calls.append((bundle, metadata or {}))
+
+    for name in ("plots", "widgets", "source"):
+        monkeypatch.setattr(f"ldm_course.lab.{name}.display", display)
+    return calls
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------
+
+
+def test_a_latent_is_drawn_with_its_channels_as_tiles():
+    latent = torch.tensor([-9.0, 0.0, 9.0, 1.5])[:, None, None].expand(4, 16, 16)
+    picture = lab.plots.latent_picture(latent)
+    assert picture.size == (320, 320)
+    corners = [picture.getpixel(at) for at in ((0, 0), (319, 0), (0, 319))]
+    assert corners == [lab.plots.LOW, lab.plots.MIDDLE, lab.plots.HIGH], (
+        "purple below zero, white at it, orange above"
+    )
+    assert picture.getpixel((160, 5)) == (0, 0, 0), "a line between the channels"
+
+
+@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 9, 15), (1, 8, 8), (3, 8, 8), (16, 32, 32)])
+def test_latents_of_any_shape_are_drawn(shape):
+    width, height = lab.plots.latent_picture(noise(*shape)).size
+    across = np.ceil(np.sqrt(shape[0]))
+    assert width % (across * shape[2]) == 0 and height % shape[1] == 0
+
+
+def test_a_grid_holds_titles_labels_and_pictures_of_any_size():
+    rows = [[Image.new("RGB", (16, 16), "red"), Image.new("L", (512, 512), 9)], [Image.new("RGB", (128, 96), "blue")]]
+    plain = lab.plots.grid(rows, side=100)
+    assert plain.size == (216, 216) and plain.getpixel((50, 50)) == (255, 0, 0)
+    named = lab.plots.grid(rows, ["one", "two"], ["first row", "second row"], side=100)
+    assert named.width > plain.width and named.height > plain.height
+
+
+@pytest.mark.parametrize("figure", [Figure(figsize=(2, 1)), Image.new("RGB", (40, 20))])
+def test_a_shown_figure_has_an_alternative_text_and_a_caption(figure, shown):
+    lab.plots.show(figure, "Two dogs.")
+    (picture, metadata), (caption, _) = shown
+    (kind,) = set(picture) - {"text/plain"}
+    assert kind in ("image/png", "image/jpeg")
+    assert metadata[kind]["alt"] == picture["text/plain"] == "Two dogs." and metadata[kind]["width"] > 0
+    assert caption["text/markdown"] == "*Two dogs.*"
+
+
+def test_the_trajectory_ends_where_the_loop_does(frames):
+    assert [frame.t for frame in frames] == [751, 501, 251, 1, -1]
+    assert frames[-1].distance == 0 and all(frame.distance > 0 for frame in frames[:-1])
+    assert all(len(frame.pictures) == len(lab.plots.PANELS) for frame in frames)
+
+
+def test_the_contact_sheet_shows_first_and_last(frames):
+    few, all_of_them, more = (lab.plots.sheet(frames, columns=n) for n in (2, 5, 50))
+    assert few.width < all_of_them.width == more.width
+    assert lab.plots.strip(frames[0]).width > lab.plots.strip(frames[0]).height
+
+
+def test_curves_and_tables_are_drawn():
+    schedule = schedulers.NoiseSchedule()
+    for figure in (
+        lab.plots.noise_levels(schedule, schedule.timesteps(50)),
+        lab.plots.similarities(torch.tensor([[1.0, 0.2], [0.2, 1.0]]), ["a dog", "a cat"]),
+    ):
+        assert Image.open(io.BytesIO(lab.plots.png(figure))).format == "PNG"
+
+
+# ---- widgets ---------------------------------------------------------------------------------------------------
+
+
+def test_the_scrubber_shows_the_frame_that_the_slider_points_at(frames):
+    widget = lab.widgets.scrubber(frames)
+    (play, slider), text, picture = widget.children[0].children, *widget.children[1:]
+    assert isinstance(play, ipywidgets.Play) and play.max == slider.max == len(frames) - 1
+    for i in (3, 0, len(frames) - 1):
+        slider.value = i
+        drawn = Image.open(io.BytesIO(picture.value))
+        assert drawn.size == lab.plots.strip(frames[i]).size
+        assert picture.value == lab.plots.jpeg(lab.plots.strip(frames[i]))
+        assert text.value == lab.widgets.describe(frames[i])
+
+
+def test_a_widget_has_words_for_pages_without_a_kernel(frames, shown):
+    widget = lab.widgets.scrubber(frames)
+    lab.widgets.show(widget, "Run me.")
+    ((bundle, _),) = shown
+    assert bundle["text/plain"] == "Run me."
+    view = bundle.get("application/vnd.jupyter.widget-view+json")
+    assert view is None or view["model_id"] == widget.model_id
+
+
+# ---- the source ------------------------------------------------------------------------------------------------
+
+
+def test_the_source_is_shown_as_it_is(shown):
+    lab.show_source(ldm.denoise, schedulers.NoiseSchedule)
+    (loop, _), (schedule, _) = shown
+    assert loop["text/markdown"].startswith("`ldm_course/sampling.py`\n\n```python\ndef denoise(")
+    assert "class NoiseSchedule:" in schedule["text/markdown"]
+
+
+# ---- plugs -----------------------------------------------------------------------------------------------------
+
+
+def paint(model: LatentDiffusion, **settings) -> Image.Image:
+    return ldm.txt2img(model, "a dog", seed=0, num_inference_steps=STEPS, **settings)
+
+
+def test_a_plugged_function_runs_and_is_counted(model):
+    before = paint(model)
+    with lab.plug(ddim_step=schedulers.ddim_step, guided_eps=lambda u, c, s: u + s * (c - u)) as calls:
+        assert pixel_difference(paint(model), before) == 0
+    assert calls == {"ddim_step": STEPS, "guided_eps": STEPS}
+
+
+def test_a_wrong_plug_changes_the_picture_and_leaves_no_trace(model):
+    before = paint(model)
+    with lab.plug(ddim_step=lambda x_t, eps, a, b: x_t - eps):
+        assert pixel_difference(paint(model), before) > 1
+    assert pixel_difference(paint(model), before) == 0
+
+
+@pytest.mark.parametrize("name", sorted(PLACES))
+def test_everything_that_can_be_plugged_is_called(name, model):
+    scheduler = {"ddpm_step": "ddpm", "euler_step": "euler", "dpmpp_2m_step": "dpm++"}.get(name, "ddim")
+    with lab.plug(**{name: getattr(PLACES[name], name)}) as calls:
+        paint(model, scheduler=scheduler)
+    assert calls == {name: STEPS}
+
+
+def test_the_package_is_restored_after_an_error_and_after_nesting():
+    original = schedulers.ddim_step
+    with pytest.raises(ZeroDivisionError), lab.plug(ddim_step=abs):
+        raise ZeroDivisionError
+    assert schedulers.ddim_step is original
+    with lab.plug(ddim_step=lambda *_: 1) as outer:
+        with lab.plug(ddim_step=lambda *_: 2) as inner:
+            assert schedulers.ddim_step() == 2
+        assert schedulers.ddim_step() == 1
+    assert schedulers.ddim_step is original and inner == outer == {"ddim_step": 1}
+
+
+def test_bad_plugs_are_refused():
+    with one_sentence("ddim", "ddim_step"), lab.plug(ddim=abs):
+        pass
+    with one_sentence("guided_eps", "function", "int"), lab.plug(guided_eps=7):
+        pass
+    with one_sentence("Nothing", "guided_eps"), lab.plug(guided_eps=abs):
+        pass
+    assert sampling.guided_eps.__module__ == "ldm_course.sampling"
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------
+
+CASES = [(torch.ones(2, 3), 2.0), (torch.arange(3.0), 0.5)]
+MISTAKES = [(lambda x, s: x + s, "You added."), (lambda x, s: x - s, "You subtracted.")]
+
+
+def check(yours) -> verdict.Verdict:
+    return verdict.compare(yours, lambda x, s: x * s, CASES, MISTAKES)
+
+
+def raise_not_implemented(x, s):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("yours", [lambda x, s: None, lambda x, s: ..., raise_not_implemented])
+def test_not_tried_is_no_error(yours):
+    assert check(yours).status == NOT_TRIED and repr(check(yours)).startswith("… Not tried yet.")
+
+
+@pytest.mark.parametrize("yours", [lambda x, s: s * x, lambda x, s: (s * x).numpy(), lambda x, s: (s * x).tolist()])
+def test_a_right_answer_passes_in_any_form(yours):
+    assert check(yours).status == RIGHT and repr(check(yours)).startswith("✓ Right.")
+
+
+@pytest.mark.parametrize(
+    "yours, hint",
+    [
+        (lambda x, s: x + s, "You added."),
+        (lambda x, s: x - s, "You subtracted."),
+        (lambda x, s: x.undefined, "AttributeError"),
+        (lambda x: x, "TypeError"),
+        (lambda x, s: x.mul_(s), "in place"),
+        (lambda x, s: "six", "str"),
+        (lambda x, s: x[:1] * s, "shape (1, 3) where (2, 3)"),
+        (lambda x, s: x * s * float("nan"), "off by up to nan"),
+        (lambda x, s: x * s * 1.5, "off by up to 1"),
+    ],
+)
+def test_a_wrong_answer_gets_a_hint(yours, hint):
+    found = check(yours)
+    assert found.status == WRONG and hint in repr(found) and repr(found).startswith("✗ Not yet.")
+
+
+def test_a_function_must_hold_in_the_pipeline_too(model):
+    right = schedulers.ddim_step
+    assert verdict.plugged(model, ddim_step=right).status == RIGHT
+    off = verdict.plugged(model, ddim_step=lambda *arguments: 0.9 * right(*arguments))
+    assert off.status == WRONG and "another picture" in off.message
+    broken = verdict.plugged(model, ddim_step=lambda x: x)
+    assert broken.status == WRONG and "TypeError" in broken.message
+    unused = verdict.plugged(model, euler_step=schedulers.euler_step)
+    assert unused.status == WRONG and "called" in unused.message
+
+
+# ---- the setup -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A saved model, standing in for the one that ships with the package."""
+    ldm.save(model, tmp_path / "model", dtype=torch.float32)
+    for name in ("ldm_course.checkpoint", "ldm_course.lab.setup"):
+        monkeypatch.setattr(f"{name}.bundled_path", lambda: tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_small_model_is_the_default(folder, capsys):
+    model, where = lab.load_model()
+    assert where == folder and model.device.type == "cpu" and model.dtype == torch.float32
+    assert capsys.readouterr().out.startswith("Model: the small one that ships with the course. ")
+
+
+def test_a_folder_runs_without_a_gpu(folder, capsys):
+    model, where = lab.load_model(str(folder))
+    assert where == folder and str(folder) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_model_that_cannot_be_had_is_replaced_in_one_line(gpu, folder, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("ldm_course.lab.setup.load", unreachable)
+    _, where = lab.load_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("Going on with the small model.") and ("GPU" if not gpu else "hub") in first
+    assert second.startswith("Model: the small one") and where == folder
+
+
+def unreachable(name=None, **settings):
+    if name is None:
+        return ldm.load()
+    raise ldm.InputError("The hub cannot be reached.")
+
+
+def test_diffusers_paints_the_same_picture(folder, model):
+    pipe = lab.diffusers_pipeline(model, folder)
+    assert isinstance(pipe, StableDiffusionPipeline)
+    latents = noise(1, 4, 8, 8)
+    theirs = pipe("a dog", latents=latents, num_inference_steps=STEPS).images[0]
+    ours = ldm.txt2img(replace(model, known_words=None), "a dog", latents=latents, num_inference_steps=STEPS)
+    assert pixel_difference(ours, theirs) <= 1

@@ -1,0 +1,290 @@
+"""The committed notebooks: their form, their outputs, and that what they define is what the package does."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from helpers import noise
+from IPython.core.inputtransformer2 import TransformerManager
+from torch.testing import assert_close
+
+import ldm_course as ldm
+from ldm_course import lab, sampling, schedulers
+from ldm_course.checkpoint import LatentDiffusion
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+every_notebook = pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+
+
+def cells(name: str, kind: str | None = None) -> list[Any]:
+    found = nbformat.read(NOTEBOOKS[name], as_version=4).cells
+    return [cell for cell in found if kind is None or cell.cell_type == kind]
+
+
+def python(cell) -> str:
+    """A code cell's source as plain Python, its magics turned into calls."""
+    return TransformerManager().transform_cell(cell.source)
+
+
+def outputs(name: str) -> list[Any]:
+    return [output for cell in cells(name, "code") for output in cell.outputs]
+
+
+def run(source: str, namespace: dict[str, Any]) -> Any:
+    """Execute code and return the value of its last line, as a cell does."""
+    *body, last = ast.parse(source).body
+    exec(compile(ast.Module(body, []), "<cell>", "exec"), namespace)
+    if isinstance(last, ast.Expr):
+        return eval(compile(ast.Expression(last.value), "<cell>", "eval"), namespace)
+    exec(compile(ast.Module([last], []), "<cell>", "exec"), namespace)
+
+
+# ---- form ------------------------------------------------------------------------------------------------------
+
+
+@every_notebook
+def test_the_file_is_valid_and_small(name):
+    nbformat.validate(json.loads(NOTEBOOKS[name].read_text(encoding="utf-8")))
+    assert NOTEBOOKS[name].stat().st_size < 3e6, "large pages are slow on GitHub"
+
+
+@every_notebook
+def test_it_was_run_once_from_top_to_bottom(name):
+    counts = [cell.execution_count for cell in cells(name, "code")]
+    assert counts == list(range(1, len(counts) + 1)), "run all cells of a fresh kernel, then save"
+
+
+@every_notebook
+def test_nothing_went_wrong(name):
+    assert not [output.evalue for output in outputs(name) if output.output_type == "error"]
+    assert not [output.text for output in outputs(name) if output.get("name") == "stderr"]
+
+
+@every_notebook
+def test_metadata_holds_no_widget_state_and_no_times(name):
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}, "GitHub refuses pages with widget state"
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}, f"{cell.id}: {set(cell.metadata)}"
+
+
+@every_notebook
+def test_cells_are_short_and_named(name):
+    long = {cell.id for cell in cells(name, "code") if len(cell.source.splitlines()) > 25}
+    assert not long, f"over 25 lines: {long}"
+    assert all(re.fullmatch(r"[a-z0-9-]+", cell.id) for cell in cells(name)), "cells are named, not numbered"
+
+
+@every_notebook
+def test_it_opens_with_title_and_badge(name):
+    first = cells(name)[0]
+    badge = "https://colab.research.google.com/assets/colab-badge.svg"
+    target = f"{ADDRESS.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/{name}.ipynb"
+    assert first.cell_type == "markdown" and first.source.startswith(f"# {name[:2]} ")
+    assert re.findall(r"\[!\[(.+)\]\((.+)\)\]\((.+)\)", first.source) == [("Open in Colab", badge, target)]
+
+
+@every_notebook
+def test_one_cell_installs_on_colab_and_nothing_else(name):
+    (setup,) = [cell for cell in cells(name, "code") if "google.colab" in cell.source]
+    installs = [line for cell in cells(name, "code") for line in cell.source.splitlines() if "pip " in line]
+    assert len(installs) == 1 and installs[0] in setup.source and setup.execution_count == 1
+    assert installs[0].startswith("    %pip install --quiet --no-deps "), "what Colab has must stay as it is"
+    assert 'MODEL = "small"' in setup.source
+
+
+@every_notebook
+def test_pictures_have_alternative_texts(name):
+    for output in outputs(name):
+        for kind in set(output.get("data", {})) & set(PICTURES):
+            alt = output.metadata.get(kind, {}).get("alt", "")
+            assert len(alt) > 20, f"a picture without alternative text in {name}: use lab.plots.show"
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        assert html.count("<img") == len(re.findall(r"<img[^>]*\salt=.", html))
+    for cell in cells(name, "markdown"):
+        assert all(alt.strip() for alt in re.findall(r"!\[(.*?)\]\(", cell.source)), cell.id
+
+
+@every_notebook
+def test_a_contact_sheet_follows_each_widget(name):
+    code = cells(name, "code")
+    for cell, below in zip(code, [*code[1:], None]):
+        if any(WIDGET in output.get("data", {}) for output in cell.outputs):
+            assert below is not None
+            assert any(set(PICTURES) & set(output.get("data", {})) for output in below.outputs), cell.id
+
+
+@every_notebook
+def test_the_source_it_shows_is_the_package_s(name):
+    shows = [cell for cell in cells(name, "code") if "show_source(" in cell.source]
+    assert shows, "each notebook shows the package's own source"
+    for cell in shows:
+        shown = "".join(output.data["text/markdown"] for output in cell.outputs)
+        for thing in re.search(r"show_source\((.*?)\)", cell.source, re.DOTALL)[1].split(","):
+            if thing.strip():
+                source = inspect.getsource(eval(thing.strip(), {"ldm": ldm, "lab": lab}))
+                assert source in shown, f"{thing.strip()} has changed since {name} was run"
+
+
+# ---- what it defines is what the package does ------------------------------------------------------------------
+
+
+def check_guided_eps(theirs: Callable, model: LatentDiffusion) -> None:
+    for scale in (0.0, 1.0, 7.5):
+        assert_close(theirs(noise(2, 4), noise(2, 4, seed=1), scale),
+                     sampling.guided_eps(noise(2, 4), noise(2, 4, seed=1), scale))  # fmt: skip
+
+
+def check_ddim_step(theirs: Callable, model: LatentDiffusion) -> None:
+    for levels in ((0.01, 0.02), (0.5, 0.9), (0.9, 1.0)):
+        arguments = (noise(2, 4), noise(2, 4, seed=1), *levels)
+        assert_close(theirs(*arguments), schedulers.ddim_step(*arguments))
+
+
+def check_loop(theirs: Callable, model: LatentDiffusion) -> None:
+    context, empty = ldm.encode_prompt(model, ["a dog", ""]).chunk(2)
+    x_T, timesteps = noise(1, 4, 8, 8), model.schedule.timesteps(7)
+    *_, last = ldm.denoise(model, x_T, context, timesteps, negative_context=empty, guidance_scale=3.0)
+    assert_close(theirs(model, x_T, context, empty, timesteps, 3.0), last.x_t)
+
+
+INLINE: dict[str, dict[str, Callable[[Callable, LatentDiffusion], None]]] = {
+    "04_txt2img": {
+        "guided_eps": check_guided_eps,
+        "ddim_step": check_ddim_step,
+        "denoise_by_hand": check_loop,
+    },
+}
+
+
+@pytest.mark.parametrize("name, function", [(name, f) for name, checks in INLINE.items() for f in checks])
+def test_inline_definitions_equal_the_package(name, function, model):
+    namespace: dict[str, Any] = {"torch": torch, "ldm": ldm}
+    for cell in cells(name, "code"):
+        for statement in ast.parse(python(cell)).body:
+            if isinstance(statement, ast.FunctionDef) and statement.name in INLINE[name]:
+                assert statement.name not in namespace, f"{name} defines {statement.name} twice"
+                exec(compile(ast.Module([statement], []), name, "exec"), namespace)
+    INLINE[name][function](namespace[function], model)
+
+
+# ---- exercises -------------------------------------------------------------------------------------------------
+
+# Of each exercise the typical wrong answers, as the function's body, with words of the hint that each must get.
+WRONG: dict[str, dict[str, list[tuple[str, str]]]] = {
+    "04_txt2img": {
+        "timesteps": [
+            ("return list(range(T, 0, -(T // n)))[:n]", "They start at 1000"),
+            ("return [i * (T // n) + offset for i in range(n)]", "They rise"),
+            ("return [i * (T // n) for i in reversed(range(n))]", "offset is missing"),
+            ("return list(range(T - 1, -1, -(T // n)))[:n]", "trailing"),
+            ("return torch.linspace(T - 1, 0, n).round()", "linspace"),
+            ("return list(range(T - T // n + offset, 0, -T // n))[: n - 1]", "shape"),
+        ],
+        "guided": [
+            ("return (1 + guidance_scale) * eps_cond - guidance_scale * eps_uncond", "guidance_scale - 1"),
+            ("w = guidance_scale - 1\n    return (1 + w) * eps_uncond - w * eps_cond", "swapped"),
+            ("return eps_uncond - guidance_scale * (eps_cond - eps_uncond)", "sign"),
+            ("w = guidance_scale - 1\n    return (1 + w) * eps_cond + w * eps_uncond", "add up to 1"),
+            ("return eps_cond", "leaves guidance_scale out"),
+            ("eps_cond *= guidance_scale\n    return eps_cond", "in place"),
+        ],
+        "ddim": [
+            ("return x_t - eps", "plain subtraction"),
+            ("return (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5", "x0_hat"),
+            ("a = (alpha_bar_prev / alpha_bar_t) ** 0.5\n    return a * (x_t - (1 - alpha_bar_t) ** 0.5 * eps)",
+             "No noise goes back"),
+            ("a = (alpha_bar_prev / alpha_bar_t) ** 0.5\n    b = (1 - alpha_bar_t) ** 0.5\n"
+             "    return a * x_t + (b - a * b) * eps", "As much noise"),
+            ("a = alpha_bar_prev / alpha_bar_t\n    b = (1 - alpha_bar_prev) - a * (1 - alpha_bar_t)\n"
+             "    return a * x_t + b * eps", "square roots"),
+            ("return ldm.schedulers.ddim_step(x_t, eps, alpha_bar_prev, alpha_bar_t)", "swapped"),
+        ],
+    },
+}  # fmt: skip
+
+
+def exercises(name: str) -> dict[str, tuple[str, str]]:
+    """Exercise -> the source of its cell, and the solution that is folded below it."""
+    found, following = {}, cells(name)[1:]
+    for cell, below in zip(cells(name), following):
+        if cell.id.startswith("exercise-") and cell.cell_type == "code":
+            title = cell.id.removeprefix("exercise-")
+            assert below.id == f"solution-{title}" and below.source.startswith("<details>"), "folded, right below"
+            (solution,) = re.findall(r"```python\n(.*?)```", below.source, re.DOTALL)
+            found[title] = (cell.source, solution)
+    return found
+
+
+def judge(cell: str, answer: str, model: LatentDiffusion) -> lab.checks.Verdict:
+    """Run the exercise's check, the cell's last line, on another definition of its function."""
+    namespace = {"torch": torch, "ldm": ldm, "lab": lab, "model": model}
+    return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", namespace)
+
+
+ALL_EXERCISES = [(name, title) for name in sorted(NOTEBOOKS) for title in exercises(name)]
+
+
+@every_notebook
+def test_exercises_and_typical_mistakes_are_enough(name):
+    assert len(exercises(name)) >= 3
+    assert set(exercises(name)) == set(WRONG[name])
+    assert all(len(answers) >= 3 for answers in WRONG[name].values())
+
+
+@pytest.mark.parametrize("name, title", ALL_EXERCISES)
+def test_an_exercise_is_unsolved_and_says_so(name, title, model):
+    cell, _ = exercises(name)[title]
+    namespace = {"torch": torch, "ldm": ldm, "lab": lab, "model": model}
+    assert run(cell, namespace).status == "not tried"
+
+
+@pytest.mark.parametrize("name, title", ALL_EXERCISES)
+def test_the_folded_solution_is_right(name, title, model):
+    cell, solution = exercises(name)[title]
+    verdict = judge(cell, solution, model)
+    assert verdict.status == "right", verdict
+
+
+@pytest.mark.parametrize(
+    "name, title, body, hint",
+    [
+        (name, title, *answer)
+        for name, titles in WRONG.items()
+        for title, answers in titles.items()
+        for answer in answers
+    ],
+)
+def test_a_typical_mistake_gets_a_hint_that_names_it(name, title, body, hint, model):
+    cell, _ = exercises(name)[title]
+    head = cell.splitlines()[0]
+    assert head.startswith("def ")
+    verdict = judge(cell, f"{head}\n    {body}\n", model)
+    assert verdict.status == "wrong" and hint in verdict.message, verdict
+
+
+@every_notebook
+def test_an_exercise_plugs_into_the_real_pipeline(name, model):
+    painted = [judge(*exercises(name)[title], model) for title in exercises(name)]
+    assert any("painted the same picture" in verdict.message for verdict in painted)
