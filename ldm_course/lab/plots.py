@@ -35,22 +35,28 @@ def show(figure: Figure | Image.Image, caption: str) -> None:
 
     As an image output, and not as HTML, because that is what every page shows: JupyterLab, Colab, GitHub, nbconvert.
     """
-    kind, data = ("image/png", png(figure)) if isinstance(figure, Figure) else ("image/jpeg", jpeg(figure))
-    width = Image.open(io.BytesIO(data)).width // 2
-    bundle = {kind: base64.b64encode(data).decode(), "text/plain": caption}
+    files = {"image/png": png(figure)}
+    if isinstance(figure, Image.Image):
+        files["image/jpeg"] = jpeg(figure)
+    kind = min(files, key=lambda kind: len(files[kind]))
+    width = Image.open(io.BytesIO(files[kind])).width // 2
+    bundle = {kind: base64.b64encode(files[kind]).decode(), "text/plain": caption}
     display(bundle, raw=True, metadata={kind: {"alt": caption, "width": width}})
     display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
-def png(figure: Figure) -> bytes:
-    """Curves as a PNG file."""
+def png(figure: Figure | Image.Image) -> bytes:
+    """The figure as a PNG file: small for curves and latents."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})
+    if isinstance(figure, Figure):
+        figure.savefig(file, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})
+    else:
+        figure.save(file, format="png", optimize=True)
     return file.getvalue()
 
 
 def jpeg(picture: Image.Image) -> bytes:
-    """Pictures as a JPEG file, a fifth of the PNG's size, so that a notebook stays small with its outputs."""
+    """The picture as a JPEG file: small for what the decoder paints."""
     file = io.BytesIO()
     picture.save(file, format="jpeg", quality=90, subsampling=0, optimize=True)
     return file.getvalue()
@@ -84,7 +90,7 @@ def grid(
 ) -> Image.Image:
     """Pictures in rows, with a title over each column and a label before each row, if given."""
     font = ImageFont.load_default(TEXT)
-    margin = max((math.ceil(font.getlength(label)) for label in labels), default=-GAP) + GAP
+    margin = max((math.ceil(font.getlength(label)) for label in labels), default=-2 * GAP) + 2 * GAP
     top = 2 * TEXT if titles else 0
     width = margin + max(map(len, rows)) * (side + GAP) - GAP
     canvas = Image.new("RGB", (width, top + len(rows) * (side + GAP) - GAP), "white")
@@ -101,7 +107,8 @@ def grid(
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    return picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    shrink = picture.width > side  # by a whole number, for latents: then their cells stay sharp
+    return picture.convert("RGB").resize((side, side), Image.Resampling.BOX if shrink else Image.Resampling.BICUBIC)
 
 
 # ---- the way through the loop ----------------------------------------------------------------------------------
@@ -143,7 +150,7 @@ def sheet(frames: Sequence[Frame], columns: int = 7) -> Image.Image:
     """A contact sheet: frames from first to last in even distances, one to a column."""
     picks = [frames[round(i)] for i in np.linspace(0, len(frames) - 1, min(columns, len(frames)))]
     titles = [f"t = {frame.t}" if frame.t >= 0 else "end" for frame in picks]
-    return grid(list(zip(*(frame.pictures for frame in picks))), titles, PANELS, side=SIDE * 5 // 8)
+    return grid(list(zip(*(frame.pictures for frame in picks))), titles, PANELS, side=SIDE // 2)
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------
