@@ -1,9 +1,9 @@
 """Build latent diffusion yourself, and prove every part equal to `diffusers`.
 
-    import ldm_course as ldm
+import ldm_course as ldm
 
-    model = ldm.load()
-    ldm.txt2img(model, "a dog with glasses", seed=0).save("dog.png")
+model = ldm.load()
+ldm.txt2img(model, "a dog with glasses", seed=0).save("dog.png")
 """
 
 from importlib.metadata import PackageNotFoundError, version

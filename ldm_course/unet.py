@@ -141,9 +141,7 @@ class DownBlock(nn.Module):
         super().__init__()
         widths = [in_channels] + [out_channels] * (config.layers_per_block - 1)
         self.resnets = nn.ModuleList([resnet(c, out_channels, config) for c in widths])
-        self.attentions = nn.ModuleList(
-            [SpatialTransformer(out_channels, config) for _ in widths if has_attention]
-        )
+        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if has_attention])
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(out_channels)])
 
     def forward(self, x: Tensor, temb: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -190,9 +188,7 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList(
             [resnet(c + skip, out_channels, config) for c, skip in zip(widths, skip_channels)]
         )
-        self.attentions = nn.ModuleList(
-            [SpatialTransformer(out_channels, config) for _ in widths if has_attention]
-        )
+        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if has_attention])
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(out_channels)])
 
     def forward(self, x: Tensor, skips: list[Tensor], temb: Tensor, context: Tensor) -> Tensor:

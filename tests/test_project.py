@@ -260,11 +260,7 @@ def test_the_wheel_holds_the_package_and_its_weights(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("ldm_course-*.whl")
     assert wheel.name == f"ldm_course-{PROJECT['version']}-py3-none-any.whl"
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    here = {
-        path.relative_to(tmp_path).as_posix()
-        for path in (tmp_path / "ldm_course").rglob("*")
-        if path.is_file()
-    }
+    here = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "ldm_course").rglob("*") if path.is_file()}
     assert inside == here, f"missing: {sorted(here - inside)}, extra: {sorted(inside - here)}"
     assert any(name.startswith("ldm_course/pretrained/") and name.endswith(".safetensors") for name in inside)
 
@@ -295,9 +291,7 @@ def test_make_image_passes_the_prompt_untouched(prompt, tmp_path):
     done = subprocess.run(
         ["make", "image", f"PROMPT={prompt}", "OUT=my dog.png"], cwd=folder, capture_output=True, text=True
     )
-    assert done.stdout.splitlines() == ["txt2img", "--seed", "0", "-o", "my dog.png", "--", prompt], (
-        done.stderr
-    )
+    assert done.stdout.splitlines() == ["txt2img", "--seed", "0", "-o", "my dog.png", "--", prompt], done.stderr
 
 
 def test_no_tracked_file_is_large():

@@ -85,9 +85,7 @@ def test_stable_across_processes():
         "import hashlib; from ldm_course.scenes import training_scene as t;"
         "print(hashlib.sha256(b''.join(t(0, i).render().tobytes() for i in range(5))).hexdigest())"
     )
-    there = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     here = hashlib.sha256(b"".join(training_scene(0, i).render().tobytes() for i in range(5))).hexdigest()
     assert there == here
 

@@ -68,9 +68,7 @@ def running(animal: str, fur: Fur) -> list[Piece]:
     )
     near_legs = limb("M32 88Q20 90 12 101", leg, fur.base, fur.outline)
     near_legs += limb("M90 88Q105 88 113 99", leg, fur.base, fur.outline)
-    seams = path(oval(36, 85, leg * 0.9, leg * 0.7), fur.base) + path(
-        oval(88, 85, leg * 0.9, leg * 0.7), fur.base
-    )
+    seams = path(oval(36, 85, leg * 0.9, leg * 0.7), fur.base) + path(oval(88, 85, leg * 0.9, leg * 0.7), fur.base)
     return [
         Piece("tail", tail(animal, fur, 25, 80)),
         Piece("legs", back_legs),

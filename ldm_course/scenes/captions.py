@@ -97,9 +97,7 @@ def caption(
         else:
             worn = "with nothing on"
     elif "accessory" in said:
-        worn = (
-            f"{rng.choice(('with', 'with', 'with', 'wearing'))} {rng.choice(ACCESSORIES[said['accessory']])}"
-        )
+        worn = f"{rng.choice(('with', 'with', 'with', 'wearing'))} {rng.choice(ACCESSORIES[said['accessory']])}"
     if "action" not in said:
         middle = [worn, place] if rng.random() < 0.8 else [place, worn]
         return _finish(noun, middle, rng)

@@ -43,8 +43,8 @@ FURS = {
 def coat(colour: str, fur_shade: float) -> Fur:
     """The coat of a colour, darker or lighter: `fur_shade` from -1 to 1."""
     fur = FURS[colour]
-    step = 0.035 * fur_shade
-    return Fur(*(adjust(c, 0.006 * fur_shade, step) for c in fur[:3]), *fur[3:])
+    base, shade, light = (adjust(c, 0.006 * fur_shade, 0.035 * fur_shade) for c in (fur.base, fur.shade, fur.light))
+    return fur._replace(base=base, shade=shade, light=light)
 
 
 def mouth(y: float, smile: float) -> str:
@@ -74,9 +74,7 @@ def dog(fur: Fur, smile: float) -> tuple[str, str]:
         + path(left, ear, fur.outline, 2.4)
         + path(right, ear, fur.outline, 2.4)
     )
-    nose = path("M-6 5C-6 1 8 1 8 5C8 9 4 12 1 12C-2 12 -6 9 -6 5z", INK) + path(
-        oval(-1.5, 5, 2, 1.4), "#ffffff"
-    )
+    nose = path("M-6 5C-6 1 8 1 8 5C8 9 4 12 1 12C-2 12 -6 9 -6 5z", INK) + path(oval(-1.5, 5, 2, 1.4), "#ffffff")
     return back, mouth(15, smile) + nose
 
 
@@ -118,8 +116,7 @@ def bear(fur: Fur, smile: float) -> tuple[str, str]:
     """Two round ears on a round head, a big light muzzle."""
     head = "M0 -25C17 -25 30 -14 30 2C30 18 17 26 0 26C-17 26 -30 18 -30 2C-30 -14 -17 -25 0 -25z"
     back = "".join(
-        path(oval(x, -20, 12.5, 12.5), fur.base, fur.outline) + path(oval(x, -19, 7, 7), fur.light)
-        for x in (-25, 25)
+        path(oval(x, -20, 12.5, 12.5), fur.base, fur.outline) + path(oval(x, -19, 7, 7), fur.light) for x in (-25, 25)
     )
     back += shaded(head, fur.base, fur.shade, fur.outline) + path(oval(1, 13, 15.5, 11.5), fur.light)
     nose = path(oval(1, 7, 7, 5), INK) + path(oval(-1.5, 5.5, 2.2, 1.4), "#ffffff")

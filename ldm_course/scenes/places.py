@@ -25,15 +25,7 @@ def beach(shift: float, spread: float) -> str:
     )
     sand = path(f"M-2 {82 + 3 * shift}Q40 {74 - 4 * spread} 80 {82 + 3 * spread}T130 80V130H-2z", "#f7dd9b")
     foam = path(f"M-2 {79 + 3 * shift}Q40 {71 - 4 * spread} 80 {79 + 3 * spread}T130 77V130H-2z", "#f4fbff")
-    return (
-        rect(-2, -2, 132, 132, "#bfeafa")
-        + sun
-        + rect(-2, sea, 132, 40, "#2fa9d8")
-        + foam
-        + sand
-        + palm
-        + leaves
-    )
+    return rect(-2, -2, 132, 132, "#bfeafa") + sun + rect(-2, sea, 132, 40, "#2fa9d8") + foam + sand + palm + leaves
 
 
 def forest(shift: float, spread: float) -> str:
@@ -46,9 +38,7 @@ def forest(shift: float, spread: float) -> str:
     )
     for x, size, leaf, sunlit in trees:
         out += rect(x - 6 * size, 36, 12 * size, 54, "#80522e")
-        out += path(oval(x, 26, 27 * size, 25 * size), leaf) + path(
-            oval(x - 4, 18, 18 * size, 14 * size), sunlit
-        )
+        out += path(oval(x, 26, 27 * size, 25 * size), leaf) + path(oval(x - 4, 18, 18 * size, 14 * size), sunlit)
     return out + path(f"M-2 {86 + 2 * shift}Q64 {76 + 3 * spread} 130 {86 - 2 * shift}V130H-2z", "#6dbb52")
 
 
@@ -82,22 +72,14 @@ def snow(shift: float, spread: float) -> str:
             out += path(f"M{x - h} {y + 12 * size}L{x} {y - 20 * size}L{x + h} {y + 12 * size}z", "#2f7471")
         low, tip = 40 - size, 40 - 21 * size
         out += path(f"M{x - 8 * size} {low}L{x} {tip}L{x + 8 * size} {low}z", "#ffffff")
-    return out + path(
-        f"M-2 {86 - 3 * shift}Q40 {74 + 3 * spread} 84 84T130 {82 + 3 * shift}V130H-2z", "#f3f8fd"
-    )
+    return out + path(f"M-2 {86 - 3 * shift}Q40 {74 + 3 * spread} 84 84T130 {82 + 3 * shift}V130H-2z", "#f3f8fd")
 
 
 def room(shift: float, spread: float) -> str:
     """A warm wall with a window and a lamp, a wooden floor and a rug."""
-    out = (
-        rect(-2, -2, 132, 132, "#f6c6a4") + rect(-2, 86, 132, 46, "#a9683f") + rect(-2, 82, 132, 6, "#fff1de")
-    )
+    out = rect(-2, -2, 132, 132, "#f6c6a4") + rect(-2, 86, 132, 46, "#a9683f") + rect(-2, 82, 132, 6, "#fff1de")
     x, y = 4 + 10 * shift, 12 + 5 * spread
-    out += (
-        rect(x, y, 40, 46, "#fff6e6")
-        + rect(x + 5, y + 5, 30, 36, "#8fd0f2")
-        + rect(x + 17.5, y, 5, 46, "#fff6e6")
-    )
+    out += rect(x, y, 40, 46, "#fff6e6") + rect(x + 5, y + 5, 30, 36, "#8fd0f2") + rect(x + 17.5, y, 5, 46, "#fff6e6")
     lamp = 110 + 8 * spread
     out += rect(lamp - 2.5, 40, 5, 46, "#6b4a56")
     out += path(f"M{lamp - 9} 20H{lamp + 9}L{lamp + 17} 44H{lamp - 17}z", "#ffdf6b")

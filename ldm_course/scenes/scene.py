@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -122,7 +123,8 @@ def random_scene(rng: random.Random, held_out: bool | None = False) -> Scene:
             break
     defaults = Scene()
     variation = {name: getattr(defaults, name) + rng.uniform(-r, r) for name, r in RANGES.items()}
-    return Scene(**values, facing=rng.choice(("left", "right")), smile=rng.random(), **variation)
+    drawn: dict[str, Any] = {**values, **variation}
+    return Scene(facing=rng.choice(("left", "right")), smile=rng.random(), **drawn)
 
 
 def training_scene(seed: int, index: int) -> Scene:

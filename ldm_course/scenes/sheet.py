@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -31,6 +32,6 @@ def attribute_scenes() -> list[Scene]:
     for name in ("colour", "accessory", "action", "place"):
         for value in ATTRIBUTES[name]:
             for i, animal in enumerate(ATTRIBUTES["animal"]):
-                rest = {"colour": ATTRIBUTES["colour"][i - 2], "place": ATTRIBUTES["place"][i % 5]}
-                scenes.append(Scene(**{**rest, "animal": animal, name: value}))
+                scene = Scene(animal, colour=ATTRIBUTES["colour"][i - 2], place=ATTRIBUTES["place"][i % 5])
+                scenes.append(replace(scene, **{name: value}))  # type: ignore[arg-type]
     return scenes

@@ -81,8 +81,7 @@ def document(pieces: Iterable[Piece]) -> str:
 def silhouette(pieces: Iterable[Piece], parts: set[str]) -> str:
     """Like `document`, but white where one of `parts` is visible and black elsewhere."""
     flat = [
-        Piece(part, re.sub(r"#[0-9a-f]{6}", "#ffffff" if part in parts else "#000000", svg))
-        for part, svg in pieces
+        Piece(part, re.sub(r"#[0-9a-f]{6}", "#ffffff" if part in parts else "#000000", svg)) for part, svg in pieces
     ]
     return document(flat)
 

@@ -33,7 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {  # where the command says nothing else; m
     "clip": {"minutes": 6.0, "batch_size": 64, "pictures": 20_000},
     "vae": {"minutes": 35.0, "batch_size": 4, "pictures": 20_000},
     "judge": {"minutes": 6.0, "batch_size": 64, "pictures": 12_000},
-    "unet": {"minutes": 70.0, "batch_size": 32, "pictures": 20_000, "compile": True},
+    "unet": {"minutes": 70.0, "batch_size": 32, "pictures": 20_000},
 }
 
 

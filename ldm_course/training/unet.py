@@ -23,13 +23,13 @@ from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL
 
 CONFIG = UNetConfig(
-    block_out_channels=(64, 128, 160),
+    block_out_channels=(48, 96, 144),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     layers_per_block=1,
     cross_attention_dim=128,
     attention_head_dim=4,
-    norm_num_groups=32,
+    norm_num_groups=16,
     sample_size=16,
 )
 SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
