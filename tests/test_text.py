@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import one_sentence
 
+from ldm_course import checkpoint
 from ldm_course.text import encode_prompt, unknown_words
 
 
@@ -76,3 +78,21 @@ def test_bad_prompts(model):
         encode_prompt(model, ["a dog", 3])
     with one_sentence("prompt", "empty list"):
         encode_prompt(model, [])
+
+
+def test_stable_diffusions_own_text_encoder_fits_key_by_key(tmp_path, monkeypatch):
+    """SD 1.5's CLIP at full size, on the meta device: every key of the hub's file is used, none is missing."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **sizes)
+    folder = tmp_path / "text_encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_dict() | {"model_type": "clip_text_model"}))
+    with torch.device("meta"):
+        theirs = CLIPTextModel(config).state_dict()
+    on_the_hub = {"text_model." + name.removeprefix("text_model."): tensor for name, tensor in theirs.items()}
+    on_the_hub["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    monkeypatch.setattr(checkpoint, "read_weights", lambda folder, half: (on_the_hub, folder))
+    ours = checkpoint._read_text_encoder(folder, half=False)
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 123_060_480
