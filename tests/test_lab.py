@@ -53,12 +53,12 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, dict]]:
 def test_a_latent_is_drawn_with_its_channels_as_tiles():
     latent = torch.tensor([-9.0, 0.0, 9.0, 1.5])[:, None, None].expand(4, 16, 16)
     picture = lab.plots.latent_picture(latent)
-    assert picture.size == (320, 320)
-    corners = [picture.getpixel(at) for at in ((0, 0), (319, 0), (0, 319))]
+    assert picture.size == (384, 384)
+    corners = [picture.getpixel(at) for at in ((0, 0), (383, 0), (0, 383))]
     assert corners == [lab.plots.LOW, lab.plots.MIDDLE, lab.plots.HIGH], (
         "purple below zero, white at it, orange above"
     )
-    assert picture.getpixel((160, 5)) == (0, 0, 0), "a line between the channels"
+    assert picture.getpixel((192, 5)) == (0, 0, 0), "a line between the channels"
 
 
 @pytest.mark.parametrize("shape", [(4, 64, 64), (4, 9, 15), (1, 8, 8), (3, 8, 8), (16, 32, 32)])

@@ -26,7 +26,7 @@ from ldm_course.schedulers import NoiseSchedule
 
 BLUE, ORANGE, INK, PALE = "#0072b2", "#d55e00", "#222222", "#bbbbbb"
 LOW, MIDDLE, HIGH = (94, 60, 153), (247, 247, 247), (230, 97, 1)  # purple, white, orange
-SIDE, GAP, TEXT = 320, 16, 26  # of a panel, in drawn pixels; shown at half of that
+SIDE, GAP, TEXT = 384, 16, 26  # of a panel, in drawn pixels; shown at half of that
 PANELS = ("x_t", "eps", "x0_hat", "x0_hat, decoded")
 
 
@@ -107,8 +107,8 @@ def grid(
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    shrink = picture.width > side  # by a whole number, for latents: then their cells stay sharp
-    return picture.convert("RGB").resize((side, side), Image.Resampling.BOX if shrink else Image.Resampling.BICUBIC)
+    whole = picture.width % side == 0  # shrunk by a whole number, as latents are: then their cells stay sharp
+    return picture.convert("RGB").resize((side, side), Image.Resampling.BOX if whole else Image.Resampling.LANCZOS)
 
 
 # ---- the way through the loop ----------------------------------------------------------------------------------

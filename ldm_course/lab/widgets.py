@@ -14,7 +14,7 @@ def scrubber(frames: Sequence[Frame]) -> ipywidgets.VBox:
     """Drag or play through the frames of `plots.trajectory`."""
     drawings = [jpeg(strip(frame)) for frame in frames]
     last = len(frames) - 1
-    picture = ipywidgets.Image(value=drawings[0], format="jpeg", layout={"max_width": "100%", "width": "664px"})
+    picture = ipywidgets.Image(value=drawings[0], format="jpeg", layout={"max_width": "100%", "width": "792px"})
     play = ipywidgets.Play(value=0, min=0, max=last, interval=150)
     slider = ipywidgets.IntSlider(value=0, min=0, max=last, description="step", layout={"width": "420px"})
     text = ipywidgets.Label(value=describe(frames[0]))
