@@ -31,9 +31,10 @@ PANELS = ("x_t", "eps", "x0_hat", "x0_hat, decoded")
 
 
 def show(figure: Figure | Image.Image, caption: str) -> None:
-    """Display a figure with its caption below. The caption is the picture's alternative text, too.
+    """Display a figure, and its caption below.
 
     As an image output, and not as HTML, because that is what every page shows: JupyterLab, Colab, GitHub, nbconvert.
+    The caption is the picture's alternative text, too; but few pages read that, so it is always there to see.
     """
     files = {"image/png": png(figure)}
     if isinstance(figure, Image.Image):
