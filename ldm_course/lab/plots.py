@@ -169,7 +169,7 @@ def noise_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
         weight = share.sqrt()
         axes.plot(weight, style, color=colour)
         axes.plot(timesteps, weight[list(timesteps)], "o", color=colour, markersize=3)
-        axes.text(0.62 * T, weight[int(0.62 * T)] + above, name, color=colour)
+        axes.text(0.62 * T, float(weight[int(0.62 * T)]) + above, name, color=colour)
     axes.set(xlabel="timestep t", ylabel="weight in x_t", ylim=(0, 1.05), xlim=(-10, T + 10))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
