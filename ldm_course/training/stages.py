@@ -139,6 +139,8 @@ def assemble(run: Path, trained: UNet) -> Path:
         stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()
     }
     facts["machine"] = machine()
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors' own mode lets nobody else read them
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     return folder
 
