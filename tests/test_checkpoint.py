@@ -378,6 +378,8 @@ def test_another_scheduler_than_ddim_gets_one_note(saved: Path, recwarn):
      "KDPM2Discrete", "DPMSolverMultistep", "UniPCMultistep"],
 )  # fmt: skip
 def test_a_silent_config_means_what_diffusers_means(folder: Path, name: str):
+    if name == "LMSDiscrete":
+        pytest.importorskip("scipy")  # without it diffusers has only a stand-in for this class
     cls = getattr(diffusers, f"{name}Scheduler")
     defaults = {p.name: p.default for p in inspect.signature(cls.__init__).parameters.values()}
     betas = {key: defaults[key] for key in ("beta_start", "beta_end", "beta_schedule")}
