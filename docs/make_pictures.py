@@ -39,6 +39,7 @@ def labelled(images: list[Image.Image], texts: list[str], columns: int, scale: i
     for i, (image, text) in enumerate(zip(images, texts)):
         left, top = gap + i % columns * (side + gap), gap + i // columns * (side + strip + gap)
         sheet.paste(image.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        pen.rectangle((left - 1, top - 1, left + side, top + side), outline="#bbbbbb")
         pen.multiline_text((left + 2, top + side + 4), wrapped(text, font, side), fill="#222222", font=font)
     return sheet
 
