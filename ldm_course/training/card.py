@@ -51,7 +51,7 @@ def model_card(training: dict, evaluation: dict) -> str:
             "",
             "## Training",
             "",
-            f"`ldm-course train all`, on {training['machine']}.",
+            f"`ldm-course train`, stage by stage, on {training['machine']}.",
             "",
             "| part | pictures | batch | steps | minutes |",
             "| --- | ---: | ---: | ---: | ---: |",

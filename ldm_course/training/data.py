@@ -32,7 +32,7 @@ def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) ->
     """The first `count` pictures of a training set, uint8 (count, size, size, 3), as a memory map.
 
     `name` is "train" (never a held-out combination) or "judge" (any). The file in `folder` is rendered at the
-    first call, by all cores, in about 5 ms a picture and core, and appears only when it is complete.
+    first call, by all cores, in about 8 ms a picture and core, and appears only when it is complete.
     """
     path = folder / f"{name}-{seed}-{count}-{size}.npy"
     if not path.exists():

@@ -88,11 +88,10 @@ def train_judge(options: loop.Options, data_folder: Path, vae: AutoencoderKL) ->
             indices = indices % len(returned)
             x = returned[indices].float()
         else:
-            x = data.to_tensor(images[np.sort(indices)])
             indices = np.sort(indices)
+            x = data.to_tensor(images[indices])
             x = blurred(x) if step % 3 == 1 else x
         device = next(model.parameters()).device
         return model(x.to(device), targets[indices].to(device))
 
-    trained = loop.train("judge", Trainer(Judge()), loss_of, options).judge
-    return trained
+    return loop.train("judge", Trainer(Judge()), loss_of, options).judge
