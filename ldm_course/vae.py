@@ -37,6 +37,14 @@ class VAEConfig:
     sample_size: int = 512
 
 
+def reparameterize(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+    """A draw from N(mean, std^2) that gradients pass through (Kingma and Welling 2014, section 2.4).
+
+    All three have one shape, noise ~ N(0, 1).
+    """
+    return mean + std * noise
+
+
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """The encoder's answer: one independent Gaussian per latent value.
@@ -58,8 +66,8 @@ class DiagonalGaussian:
         return torch.exp(0.5 * self.logvar)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Reparameterised draw, mean + std * noise (Kingma and Welling 2014, section 2.4); noise ~ N(0, 1)."""
-        return self.mean + self.std * noise
+        """A draw, see `reparameterize`; noise ~ N(0, 1), of the mean's shape."""
+        return reparameterize(self.mean, self.std, noise)
 
     def kl(self) -> Tensor:
         """KL(self || N(0, 1)) in nats, summed over each picture's latent (Kingma and Welling 2014, app. B): (b,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from diffusers import StableDiffusionPipeline
 from helpers import noise, one_sentence, pixel_difference
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import nn
 
 import ldm_course as ldm
 from ldm_course import lab, sampling, schedulers
+from ldm_course.blocks import ResnetBlock
 from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
 from ldm_course.lab.checks import verdict
 from ldm_course.lab.checks.verdict import NOT_TRIED, RIGHT, WRONG
-from ldm_course.lab.plugs import PLACES
+from ldm_course.lab.plugs import FUNCTIONS, MODULES
 
 STEPS = 4
 
@@ -162,12 +166,71 @@ def test_a_wrong_plug_changes_the_picture_and_leaves_no_trace(model):
     assert pixel_difference(paint(model), before) == 0
 
 
-@pytest.mark.parametrize("name", sorted(PLACES))
-def test_everything_that_can_be_plugged_is_called(name, model):
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_function_that_can_be_plugged_is_called(name, model):
     scheduler = {"ddpm_step": "ddpm", "euler_step": "euler", "dpmpp_2m_step": "dpm++"}.get(name, "ddim")
-    with lab.plug(**{name: getattr(PLACES[name], name)}) as calls:
-        paint(model, scheduler=scheduler)
-    assert calls == {name: STEPS}
+    with lab.plug(**{name: getattr(FUNCTIONS[name], name)}) as calls:
+        if name == "reparameterize":
+            ldm.img2img(model, "a dog", Image.new("RGB", (64, 64), "red"), seed=0, num_inference_steps=STEPS)
+        else:
+            paint(model, scheduler=scheduler)
+    assert calls == {name: 1 if name == "reparameterize" else STEPS}
+
+
+class OwnGroupNorm(nn.Module):
+    """Written anew, as a learner would."""
+
+    def __init__(self, num_groups, num_channels, eps):
+        super().__init__()
+        self.num_groups, self.eps = num_groups, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(num_channels)), nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x):
+        return group_norm_by_hand(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class ForgetsTheShift(OwnGroupNorm):
+    def forward(self, x):
+        return super().forward(x) - self.bias[:, None, None]
+
+
+class Subclass(ResnetBlock):
+    def forward(self, x, temb=None):
+        return super().forward(x, temb)
+
+
+@pytest.mark.parametrize("part", [{"GroupNorm": OwnGroupNorm}, {"ResnetBlock": Subclass}])
+def test_a_plugged_module_runs_on_the_models_weights(part, model):
+    ((name, yours),) = part.items()
+    count = sum(isinstance(m, MODULES[name]) for m in model.unet.modules())
+    count_vae = sum(isinstance(m, MODULES[name]) for m in model.vae.decoder.modules())
+    before = paint(model)
+    with lab.plug(**part) as calls:
+        assert pixel_difference(paint(model), before) <= 1
+    assert calls == {name: STEPS * count + count_vae}
+    assert MODULES[name].forward.__qualname__ == f"{name}.forward"
+
+
+def test_a_wrong_module_changes_the_picture(model):
+    model = copy.deepcopy(model)
+    for module in model.unet.modules():  # shifts of a fresh model are zero
+        if isinstance(module, GroupNorm):
+            module.bias.data.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    before = paint(model)
+    with lab.plug(GroupNorm=ForgetsTheShift):
+        assert pixel_difference(paint(model), before) > 1
+    assert pixel_difference(paint(model), before) == 0
+
+
+def test_a_module_with_other_weights_is_refused(model):
+    class Scale(OwnGroupNorm):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.scale = self.weight
+            del self.weight
+
+    with one_sentence("'scale'", "GroupNorm", "none of that name"), lab.plug(GroupNorm=Scale):
+        paint(model)
 
 
 def test_the_package_is_restored_after_an_error_and_after_nesting():
@@ -186,6 +249,10 @@ def test_bad_plugs_are_refused():
     with one_sentence("ddim", "ddim_step"), lab.plug(ddim=abs):
         pass
     with one_sentence("guided_eps", "function", "int"), lab.plug(guided_eps=7):
+        pass
+    with one_sentence("ddim_step", "function", "class Linear"), lab.plug(ddim_step=nn.Linear):
+        pass
+    with one_sentence("GroupNorm", "class of modules"), lab.plug(GroupNorm=abs):
         pass
     with one_sentence("Nothing", "guided_eps"), lab.plug(guided_eps=abs):
         pass
@@ -239,7 +306,7 @@ def test_a_function_must_hold_in_the_pipeline_too(model):
     right = schedulers.ddim_step
     assert verdict.plugged(model, ddim_step=right).status == RIGHT
     off = verdict.plugged(model, ddim_step=lambda *arguments: 0.9 * right(*arguments))
-    assert off.status == WRONG and "another picture" in off.message
+    assert off.status == WRONG and "another picture" in off.message and len(off.pictures) == 2
     broken = verdict.plugged(model, ddim_step=lambda x: x)
     assert broken.status == WRONG and "TypeError" in broken.message
     unused = verdict.plugged(model, euler_step=schedulers.euler_step)

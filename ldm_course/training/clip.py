@@ -114,13 +114,26 @@ def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:
     return torch.tensor([[float(all(p[k] == v for k, v in c.items())) for p in shown] for c in said])
 
 
+def alike_pictures(seed: int, count: int) -> list[np.ndarray]:
+    """The first `count` training pictures, sorted into groups of one animal, colour and place each."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i in range(count):
+        shown = training_scene(seed, i).attributes()
+        groups.setdefault((shown["animal"], shown["colour"], shown["place"]), []).append(i)
+    return [np.array(indices) for indices in groups.values()]
+
+
 def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
     """Train on the rendered scenes with random captions; the tokenizer is learnt first."""
     torch.manual_seed(options.seed)
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
     tokenizer = train_tokenizer(options.out / "tokenizer")
+    alike = alike_pictures(options.seed, options.pictures)
 
     def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if step % 2:  # a batch alike in all but accessory and action, which the loss can do without in a mixed batch
+            pool = alike[np.random.default_rng((options.seed, step, 1)).integers(len(alike))]
+            indices = pool[indices % len(pool)]
         rng = random.Random(f"{options.seed}-{step}-{indices[0]}")
         scenes = [training_scene(options.seed, int(i)) for i in indices]
         mentions = [captions.random_mention(rng) for _ in scenes]

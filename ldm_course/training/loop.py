@@ -112,7 +112,7 @@ def train(
     """
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     ema = AveragedModel(model, avg_fn=_average(options.ema), use_buffers=False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01, fused=True)
     if options.compile:
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)

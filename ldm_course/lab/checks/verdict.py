@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from IPython.display import display
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab import plots
 from ldm_course.lab.plugs import plug
 from ldm_course.pipelines import txt2img
 
@@ -26,9 +30,21 @@ class Verdict:
 
     status: str
     message: str
+    pictures: tuple[Image.Image, ...] = ()  # painted by the package, and with the learner's part in it
 
     def __repr__(self) -> str:
         return f"{MARKS[self.status]} {self.message}"
+
+    def _ipython_display_(self) -> None:
+        display({"text/plain": repr(self)}, raw=True)
+        if self.pictures:
+            figure = plots.grid([[*self.pictures, _apart(*self.pictures)]], ["the package", "yours", "difference"])
+            plots.show(figure, "Painted by the package; with your part; and where they differ (black: nowhere).")
+
+
+def _apart(one: Image.Image, other: Image.Image) -> Image.Image:
+    """Where two pictures differ: black where they do not, and four times as bright as the difference elsewhere."""
+    return ImageChops.difference(one, other).point(lambda value: min(255, 4 * value))
 
 
 def compare(
@@ -63,21 +79,37 @@ def compare(
     return Verdict(WRONG, _difference(answers, [right(*case) for case in cases]))
 
 
-def plugged(model: LatentDiffusion, **functions: Callable) -> Verdict:
-    """Paint a picture with the functions in the real pipeline: each must be called, and the picture stay the same."""
-    settings: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS}
-    names = ", ".join(functions)
-    before = np.asarray(txt2img(model, "a dog with glasses", **settings), dtype=int)
+def plugged(model: LatentDiffusion, paint: Callable[[], Image.Image] | None = None, **parts: Any) -> Verdict:
+    """Paint a picture with the parts in the real pipeline: each must be called, and the picture stay the same.
+
+    Args:
+        paint: makes the picture; "a dog with glasses" in a few steps if not given.
+        parts: as for `plug`.
+    """
+    names = ", ".join(parts)
+    if paint is None:
+        paint = functools.partial(_dog_with_glasses, model)
+    before = paint()
     try:
-        with plug(**functions) as calls:
-            after = np.asarray(txt2img(model, "a dog with glasses", **settings), dtype=int)
+        with plug(**parts) as calls:
+            after = paint()
+    except NotImplementedError:
+        return _not_tried()
     except Exception as error:
         return Verdict(WRONG, f"In the pipeline it raised {type(error).__name__}: {error}")
-    difference = int(abs(after - before).max())
+    difference = int(abs(np.asarray(after, dtype=int) - np.asarray(before, dtype=int)).max())
     if difference > (1 if model.dtype == torch.float32 else 16):  # in half, rounding grows from step to step
-        return Verdict(WRONG, f"With your {names} the pipeline paints another picture, {difference}/255 off.")
+        message = f"With your {names} the pipeline paints another picture, {difference}/255 off."
+        return Verdict(WRONG, message, (before, after))
     count = sum(calls.values())
-    return Verdict(RIGHT, f"ldm.txt2img called your {names} {count} times and painted the same picture.")
+    message = f"The pipeline called your {names} {count} times and painted the same picture."
+    return Verdict(RIGHT, message, (before, after))
+
+
+def _dog_with_glasses(model: LatentDiffusion) -> Image.Image:
+    painted = txt2img(model, "a dog with glasses", seed=0, num_inference_steps=STEPS)
+    assert isinstance(painted, Image.Image)
+    return painted
 
 
 def _not_tried() -> Verdict:
