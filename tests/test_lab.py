@@ -90,6 +90,24 @@ def test_a_shown_figure_has_an_alternative_text_and_a_caption(figure, shown):
     assert caption["text/markdown"] == "*Two dogs.*"
 
 
+def test_a_live_figure_is_drawn_anew_in_its_place(monkeypatch):
+    handle, calls = Handle(), []
+    monkeypatch.setattr("ldm_course.lab.plots.display", lambda bundle, **settings: calls.append(settings) or handle)
+    live = lab.plots.Live(lab.plots.losses({"VAE": [3.0]}, 20), "The loss of each step, falling.")
+    live.draw(lab.plots.losses({"VAE": [3.0, 2.0], "AE": [2.0, 1.0]}, 20))
+    assert calls[0]["display_id"] and len(calls) == 2, "the figure and its caption, once"
+    ((bundle, metadata),) = handle.updates
+    assert bundle["text/plain"] == metadata["image/png"]["alt"] == "The loss of each step, falling."
+
+
+class Handle:
+    def __init__(self):
+        self.updates = []
+
+    def update(self, bundle, raw, metadata):
+        self.updates.append((bundle, metadata))
+
+
 def test_the_trajectory_ends_where_the_loop_does(frames):
     assert [frame.t for frame in frames] == [751, 501, 251, 1, -1]
     assert frames[-1].distance == 0 and all(frame.distance > 0 for frame in frames[:-1])

@@ -36,14 +36,35 @@ def show(figure: Figure | Image.Image, caption: str) -> None:
     As an image output, and not as HTML, because that is what every page shows: JupyterLab, Colab, GitHub, nbconvert.
     The caption is the picture's alternative text, too; but few pages read that, so it is always there to see.
     """
+    bundle, metadata = _bundle(figure, caption)
+    display(bundle, raw=True, metadata=metadata)
+    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+
+
+class Live:
+    """A figure that is drawn anew in its place while a cell runs; the last drawing is what stays on the page."""
+
+    def __init__(self, figure: Figure | Image.Image, caption: str):
+        bundle, metadata = _bundle(figure, caption)
+        self.caption = caption
+        self.handle = display(bundle, raw=True, metadata=metadata, display_id=True)
+        display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+
+    def draw(self, figure: Figure | Image.Image) -> None:
+        bundle, metadata = _bundle(figure, self.caption)
+        if self.handle is not None:  # there is a page
+            self.handle.update(bundle, raw=True, metadata=metadata)
+
+
+def _bundle(figure: Figure | Image.Image, caption: str) -> tuple[dict[str, str], dict[str, dict]]:
+    """The figure as the smaller of its possible files, with its alternative text and its width on the page."""
     files = {"image/png": png(figure)}
     if isinstance(figure, Image.Image):
         files["image/jpeg"] = jpeg(figure)
     kind = min(files, key=lambda kind: len(files[kind]))
     width = Image.open(io.BytesIO(files[kind])).width // 2
     bundle = {kind: base64.b64encode(files[kind]).decode(), "text/plain": caption}
-    display(bundle, raw=True, metadata={kind: {"alt": caption, "width": width}})
-    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+    return bundle, {kind: {"alt": caption, "width": width}}
 
 
 def png(figure: Figure | Image.Image) -> bytes:
@@ -171,6 +192,22 @@ def noise_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
         axes.plot(timesteps, weight[list(timesteps)], "o", color=colour, markersize=3)
         axes.text(0.62 * T, float(weight[int(0.62 * T)]) + above, name, color=colour)
     axes.set(xlabel="timestep t", ylabel="weight in x_t", ylim=(0, 1.05), xlim=(-10, T + 10))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def losses(curves: dict[str, Sequence[float]], steps: int, label: str = "loss") -> Figure:
+    """Training curves over the steps done so far, of `steps` in all: each step pale, a running mean over it."""
+    figure = Figure(figsize=(7, 2.8))
+    axes = figure.subplots()
+    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, "#009e73", "#cc79a7")):
+        every, window = np.asarray(values), max(1, steps // 20)
+        means = [every[max(0, i - window) : i + 1].mean() for i in range(len(every))]
+        axes.plot(every, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(means, color=colour, label=name)
+    axes.set(xlabel="training step", ylabel=label, xlim=(0, steps), ylim=(0, None))
+    if len(curves) > 1:
+        axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

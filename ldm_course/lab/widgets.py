@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 from IPython.display import display
@@ -10,29 +10,29 @@ from IPython.display import display
 from ldm_course.lab.plots import Frame, jpeg, strip
 
 
-def scrubber(frames: Sequence[Frame]) -> ipywidgets.VBox:
-    """Drag or play through the frames of `plots.trajectory`."""
+def describe(frame: Frame) -> str:
+    """The frame of a loop in words."""
+    if frame.t < 0:
+        return "The end: no step is left, and x_t is the finished latent."
+    return f"t = {frame.t}. The guess x0_hat is {frame.distance:.0%} of the finished latent's length away from it."
+
+
+def scrubber(frames: Sequence[Frame], say: Callable[[Frame], str] = describe) -> ipywidgets.VBox:
+    """Drag or play through frames, such as those of `plots.trajectory`; `say` puts each into words."""
     drawings = [jpeg(strip(frame)) for frame in frames]
     last = len(frames) - 1
     picture = ipywidgets.Image(value=drawings[0], format="jpeg", layout={"max_width": "100%", "width": "792px"})
     play = ipywidgets.Play(value=0, min=0, max=last, interval=150)
     slider = ipywidgets.IntSlider(value=0, min=0, max=last, description="step", layout={"width": "420px"})
-    text = ipywidgets.Label(value=describe(frames[0]))
+    text = ipywidgets.Label(value=say(frames[0]))
     ipywidgets.jslink((play, "value"), (slider, "value"))
 
     def draw(change: dict) -> None:
         picture.value = drawings[change["new"]]
-        text.value = describe(frames[change["new"]])
+        text.value = say(frames[change["new"]])
 
     slider.observe(draw, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([play, slider]), text, picture])
-
-
-def describe(frame: Frame) -> str:
-    """The frame in words."""
-    if frame.t < 0:
-        return "The end: no step is left, and x_t is the finished latent."
-    return f"t = {frame.t}. The guess x0_hat is {frame.distance:.0%} of the finished latent's length away from it."
 
 
 def show(widget: ipywidgets.DOMWidget, otherwise: str) -> None:
