@@ -144,6 +144,18 @@ def test_the_scrubber_shows_the_frame_that_the_slider_points_at(frames):
         assert text.value == lab.widgets.describe(frames[i])
 
 
+@pytest.mark.parametrize("kind", ["pictures", "figures"])
+def test_the_flipbook_turns_to_the_page_that_the_slider_points_at(kind):
+    pages = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    if kind == "figures":
+        pages = [Figure(figsize=(1, size)) for size in (1, 2)]
+    encode = lab.plots.png if kind == "figures" else lab.plots.jpeg
+    slider, picture = lab.widgets.flipbook(pages, ["t = 0", "t = 1"], "time").children
+    assert slider.label == "t = 0" and picture.value == encode(pages[0])
+    slider.label = "t = 1"
+    assert picture.value == encode(pages[1])
+
+
 def test_a_widget_has_words_for_pages_without_a_kernel(frames, shown):
     widget = lab.widgets.scrubber(frames)
     lab.widgets.show(widget, "Run me.")

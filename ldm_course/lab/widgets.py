@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 import ipywidgets
 from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
 
-from ldm_course.lab.plots import Frame, jpeg, strip
+from ldm_course.lab.plots import Frame, jpeg, png, strip
 
 
 def describe(frame: Frame) -> str:
@@ -33,6 +36,22 @@ def scrubber(frames: Sequence[Frame], say: Callable[[Frame], str] = describe) ->
 
     slider.observe(draw, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([play, slider]), text, picture])
+
+
+def flipbook(pages: Sequence[Image.Image | Figure], labels: Sequence[str], name: str) -> ipywidgets.VBox:
+    """Drag from page to page; the slider says the page's label. All pages are pictures, or all are figures."""
+    kind = "png" if isinstance(pages[0], Figure) else "jpeg"
+    drawings = [png(page) if isinstance(page, Figure) else jpeg(page) for page in pages]
+    options = [(label, i) for i, label in enumerate(labels)]
+    slider = ipywidgets.SelectionSlider(options=options, description=name, layout={"width": "520px"})
+    width = f"{Image.open(io.BytesIO(drawings[0])).width // 2}px"
+    picture = ipywidgets.Image(value=drawings[0], format=kind, layout={"max_width": "100%", "width": width})
+
+    def turn(change: dict) -> None:
+        picture.value = drawings[change["new"]]
+
+    slider.observe(turn, names="value")
+    return ipywidgets.VBox([slider, picture])
 
 
 def show(widget: ipywidgets.DOMWidget, otherwise: str) -> None:
