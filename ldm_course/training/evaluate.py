@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
@@ -24,7 +23,7 @@ from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, txt2img
 from ldm_course.scenes import ATTRIBUTES, Scene, contact_sheet, random_scene
 from ldm_course.training import data
 from ldm_course.training.clip import tokenize
-from ldm_course.training.judge import Judge, read
+from ldm_course.training.judge import load_judge, read
 
 BATCH = 20  # pictures painted at once
 THUMB = 32  # side at which pictures are compared with the training pictures
@@ -125,13 +124,6 @@ def evaluate(
     plain = {k: {"right": v.right, "count": v.count} if isinstance(v, Share) else v for k, v in result.items()}
     (out / "evaluation.json").write_text(json.dumps(plain, indent=2) + "\n")
     return result
-
-
-def load_judge(folder: Path) -> Judge:
-    """The judge in a model's folder, float32."""
-    judge = Judge()
-    judge.load_state_dict(load_file(folder / "judge" / "model.safetensors"))
-    return judge.eval().requires_grad_(False)
 
 
 def all_right(answers: list[dict[str, str]], truth: list[dict[str, str]]) -> Share:

@@ -6,15 +6,19 @@ It is trained apart from the model and may see every combination, those held out
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ldm_course.scenes import ATTRIBUTES
-from ldm_course.training import data, loop
 from ldm_course.vae import AutoencoderKL
+
+if TYPE_CHECKING:  # what only its training needs: a notebook reads pictures without accelerate
+    from ldm_course.training import loop
 
 ROUND_TRIPS = 4_000  # training pictures that are also shown as the VAE returns them
 
@@ -42,6 +46,13 @@ class Judge(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.features(x)
         return {name: head(features) for name, head in self.heads.items()}
+
+
+def load_judge(folder: Path) -> Judge:
+    """The judge in a model's folder, float32."""
+    judge = Judge()
+    judge.load_state_dict(load_file(folder / "judge" / "model.safetensors"))
+    return judge.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -74,6 +85,8 @@ def blurred(x: Tensor) -> Tensor:
 
 def train_judge(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> Judge:
     """Train on scenes of every kind: as drawn, blurred, and after the VAE."""
+    from ldm_course.training import data, loop
+
     torch.manual_seed(options.seed)
     images = data.pictures(data_folder, "judge", options.seed, options.pictures)
     values = [data.judge_scene(options.seed, i).attributes() for i in range(options.pictures)]
