@@ -1,0 +1,129 @@
+"""Notebook 03, second half: figures of noise levels, of the ways down from them, and the pages of two widgets."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.norms import interval
+from ldm_course.lab.plots import BLUE, INK, ORANGE, PALE, decoded, grid, latent_picture
+from ldm_course.sampling import State
+from ldm_course.schedulers import NoiseSchedule
+
+STYLES = {  # colours of Okabe and Ito, and marks that differ in print
+    "ddpm": ("#009e73", "^:"),
+    "ddim": (BLUE, "o-"),
+    "euler": ("#cc79a7", "x--"),
+    "dpm++": (ORANGE, "s-"),
+}
+
+
+def normal_density(x: np.ndarray, mean: float, variance: float) -> np.ndarray:
+    return np.exp(-((x - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
+
+# ---- pages of the widgets --------------------------------------------------------------------------------------
+
+
+def timestep_page(model: LatentDiffusion, x0: Tensor, noise: Tensor, t: int) -> Image.Image:
+    """A latent (1, c, h, w) noised to timestep t: the latent, what the decoder makes of it, and the two weights."""
+    x_t = model.schedule.add_noise(x0, noise, t)
+    panels = [latent_picture(x_t[0]), decoded(model, x_t), weights(model.schedule, t)]
+    return grid([panels], [f"x_t at t = {t}", "decoded", "weights"])
+
+
+def timestep_sheet(model: LatentDiffusion, x0: Tensor, noise: Tensor, timesteps: Sequence[int]) -> Image.Image:
+    """The same for several timesteps, one in each column."""
+    x_ts = [model.schedule.add_noise(x0, noise, t) for t in timesteps]
+    columns = [
+        (latent_picture(x_t[0]), decoded(model, x_t), weights(model.schedule, t)) for x_t, t in zip(x_ts, timesteps)
+    ]
+    return grid(list(zip(*columns)), [f"t = {t}" for t in timesteps], ["x_t", "decoded", "weights"], side=192)
+
+
+def weights(schedule: NoiseSchedule, t: int) -> Image.Image:
+    """The weights of signal and noise at timestep t, as two bars."""
+    a = schedule.alpha_bar(t)
+    figure = Figure(figsize=(2.67, 2.67))
+    axes = figure.subplots()
+    for row, (name, weight, colour) in enumerate(
+        (("signal", math.sqrt(a), BLUE), ("noise", math.sqrt(1 - a), ORANGE))
+    ):
+        axes.barh(row, weight, color=colour, height=0.55)
+        axes.text(0, row - 0.4, f"{name}  {weight:.3f}", fontsize=15, color=INK)
+    axes.set(xlim=(0, 1), ylim=(1.5, -0.8))
+    axes.set_axis_off()
+    figure.subplots_adjust(0.06, 0.06, 0.94, 0.94)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return Image.open(buffer).convert("RGB")
+
+
+def strength_page(image: Image.Image, start: Image.Image, result: Image.Image, strength: float) -> Image.Image:
+    """Image-to-image at one strength: the picture, the noisy start decoded, and the result."""
+    return grid([[image, start, result]], ["picture", f"start, strength {strength:g}", "result"])
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------
+
+
+def posterior(samples: Tensor, prior: tuple[float, float], formula: tuple[float, float]) -> Figure:
+    """Draws of x_prev as a histogram, the density before x_t was known and that of the posterior, as (mean, variance)."""
+    figure = Figure(figsize=(6.4, 2.8))
+    axes = figure.subplots()
+    spread = 3.5 * math.sqrt(prior[1])
+    x = np.linspace(prior[0] - spread, prior[0] + spread, 400)
+    axes.hist(samples.numpy(), bins=60, density=True, color=PALE, label="drawn, where x_t came out right")
+    axes.plot(x, normal_density(x, *prior), "--", color=ORANGE, label="before: q(x_prev | x_0)")
+    axes.plot(x, normal_density(x, *formula), color=BLUE, label="formula: q(x_prev | x_t, x_0)")
+    axes.set(xlabel="x_prev", yticks=[])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    return figure
+
+
+def paths(schedule: NoiseSchedule, fine: Sequence[State], coarse: Sequence[State], cells: Sequence[int]) -> Figure:
+    """A few latent values on their way down, in few steps on top of many: left x_t over t, right y over sigma."""
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for states, style in ((fine, {"linewidth": 1.2}), (coarse, {"linestyle": "", "marker": "o", "markersize": 4})):
+        t = np.array([state.t for state in states])
+        a = np.array([schedule.alpha_bar(i) for i in t[:-1]] + [1.0])
+        x = torch.stack([state.x_t.flatten()[list(cells)] for state in states]).cpu().numpy()  # (steps, cells)
+        for i in range(len(cells)):
+            colour = (BLUE, ORANGE, "#009e73", "#cc79a7", INK)[i % 5]
+            left.plot(t, x[:, i], color=colour, **style)
+            right.plot(np.sqrt(1 / a - 1), x[:, i] / np.sqrt(a), color=colour, **style)
+    left.set(xlabel="t", ylabel="x_t", xlim=(1020, -20))
+    right.set(xlabel="sigma", ylabel="y", xlim=(15, -0.4))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def quality(steps: Sequence[int], distance: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Figure:
+    """Steps against quality, scheduler -> (steps, pictures): the distance to the reference, and the share right."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, other = figure.subplots(1, 2)
+    for axes, values in ((left, distance), (other, right)):
+        for i, (name, (colour, style)) in enumerate(STYLES.items()):
+            mean, half = interval(values[name])
+            x = np.array(steps) * 1.04 ** (i - 1.5)  # side by side, so that no interval hides another
+            axes.errorbar(x, mean, half, fmt=style, color=colour, markersize=4, linewidth=1.2, label=name)
+        axes.set_xscale("log")
+        axes.set_xticks(steps, map(str, steps))
+        axes.minorticks_off()
+        axes.set_xlabel("steps")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set(yscale="log", ylabel="distance to the reference")
+    other.set(ylabel="share the judge reads right", ylim=(0, 1.02))
+    left.legend(frameon=False, fontsize=9)
+    return figure
