@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ldm_course.scenes import Scene, random_scene, training_scene
@@ -35,18 +39,37 @@ def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) ->
     first call, by all cores, in about 8 ms a picture and core, and appears only when it is complete.
     """
     path = folder / f"{name}-{seed}-{count}-{size}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        starts = range(0, count, CHUNK)
-        out = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_render, name, seed, i, min(i + CHUNK, count), size) for i in starts]
-            for start, job in zip(tqdm(starts, desc=f"rendering {name} pictures", unit_scale=CHUNK), jobs):
-                out[start : start + CHUNK] = job.result()
-        out.flush()
-        os.replace(unfinished, path)
+    with PartialState().main_process_first():  # of several that train together; the others find the file
+        if not path.exists():
+            _render_all(path, name, seed, count, size)
     return np.load(path, mmap_mode="r")
+
+
+def _render_all(path: Path, name: str, seed: int, count: int, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    starts = range(0, count, CHUNK)
+    out = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_render, name, seed, i, min(i + CHUNK, count), size) for i in starts]
+        for start, job in zip(tqdm(starts, desc=f"rendering {name} pictures", unit_scale=CHUNK), jobs):
+            out[start : start + CHUNK] = job.result()
+    out.flush()
+    os.replace(unfinished, path)
+
+
+def kept(folder: Path, name: str, model: nn.Module, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `compute` makes of `model`: computed once, and then read from a file that is named after its weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    path = folder / f"{name}-{digest.hexdigest()[:12]}.safetensors"
+    with PartialState().main_process_first():
+        if not path.exists():
+            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+            save_file(compute(), unfinished)
+            os.replace(unfinished, path)
+    return load_file(path)
 
 
 def to_tensor(batch: np.ndarray) -> Tensor:

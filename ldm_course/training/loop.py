@@ -122,7 +122,7 @@ def train(
     checkpoint = newest_checkpoint(options.out) if options.resume else None
     if checkpoint is not None:
         accelerator.load_state(str(checkpoint))
-        ema.load_state_dict(torch.load(checkpoint / "ema.pt", map_location=accelerator.device, weights_only=True))
+        ema.load_state_dict(torch.load(checkpoint / "ema.pt", map_location="cpu", weights_only=True))
         progress = Progress(**json.loads((checkpoint / "progress.json").read_text()))
     elif accelerator.is_main_process:
         _start_afresh(options)
@@ -152,7 +152,8 @@ def train(
         last = time.monotonic()
         recent.append({"loss": loss.detach(), **metrics})
         if progress.step % 50 == 0 or progress.share(options) >= 1.0:
-            means = {key: torch.stack([m[key].float() for m in recent]).mean().item() for key in recent[0]}
+            own = {key: torch.stack([m[key].float() for m in recent]).mean() for key in recent[0]}
+            means = {key: value.item() for key, value in accelerator.reduce(own, "mean").items()}
             progress.log.append({"step": progress.step, "seconds": round(progress.seconds, 1), **means})
             recent.clear()
             bar.set_postfix_str(f"step {progress.step} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()))
@@ -205,8 +206,11 @@ def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, opti
     unfinished = folder.with_name(folder.name + ".tmp")
     if folder.exists():
         return
+    if accelerator.is_main_process:
+        unfinished.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
+    accelerator.save_state(str(unfinished))  # each process adds its random state
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         torch.save(ema.state_dict(), unfinished / "ema.pt")
         (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))

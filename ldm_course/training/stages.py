@@ -11,11 +11,13 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -79,25 +81,42 @@ def train_stage(
 
 
 def _clip(run: Path, options: loop.Options) -> None:
-    clip.train_clip(options, run / "data").save_pretrained(options.out / "clip")
+    trained = clip.train_clip(options, run / "data")
+    _once(lambda: trained.save_pretrained(options.out / "clip"))
 
 
 def _vae(run: Path, options: loop.Options) -> None:
     trained = vae.train_vae(options, run / "data")
     images = data.pictures(run / "data", "train", options.seed, options.pictures)
-    trained = vae.normalise_latents(trained, images[: min(2000, len(images))])
-    _write(options.out, trained, asdict(trained.config))
+
+    def write() -> None:
+        finished = vae.normalise_latents(trained, images[: min(2000, len(images))])
+        _write(options.out, finished, asdict(finished.config))
+
+    _once(write)
 
 
 def _judge(run: Path, options: loop.Options) -> None:
-    _write(options.out, judge.train_judge(options, run / "data", read_vae(run)), {})
+    trained = judge.train_judge(options, run / "data", read_vae(run))
+    _once(lambda: _write(options.out, trained, {}))
 
 
 def _unet(run: Path, options: loop.Options) -> None:
     autoencoder, (tokenizer, text_encoder) = read_vae(run), read_text(run)
     trained = unet.train_unet(options, run / "data", autoencoder, tokenizer, text_encoder)
-    _write(options.out, trained, {})
-    assemble(run, trained)
+
+    def write() -> None:
+        _write(options.out, trained, {})
+        assemble(run, trained)
+
+    _once(write)
+
+
+def _once(write: Callable[[], None]) -> None:
+    """One of the processes that train together writes, and the others wait for it."""
+    if PartialState().is_main_process:
+        write()
+    PartialState().wait_for_everyone()
 
 
 def read_vae(run: Path) -> AutoencoderKL:

@@ -66,27 +66,33 @@ class Trainer(nn.Module):
         return (weight * error).mean(), error.mean()
 
 
-def encode_pictures(
-    vae: AutoencoderKL, images: np.ndarray, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every picture's scaled latent, (n, 4, 16, 16) each."""
-    means, stds = [], []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # errs by 0.003, a ninth of the noise at t = 0
+def encode_pictures(vae: AutoencoderKL, images: np.ndarray) -> dict[str, Tensor]:
+    """Mean and standard deviation of every picture's scaled latent, "means" and "stds", (n, 4, 16, 16) each."""
+    device, means, stds = _device(), [], []
+    vae = vae.to(device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):  # errs by a ninth of the noise at t = 0
         for start in tqdm(range(0, len(images), 32), desc="encoding pictures", unit_scale=32):
-            posterior = vae.encode(data.to_tensor(images[start : start + 32]))
-            means.append(posterior.mean.float() * vae.config.scaling_factor)
-            stds.append(posterior.std.float() * vae.config.scaling_factor)
-    return torch.cat(means), torch.cat(stds)
+            posterior = vae.encode(data.to_tensor(images[start : start + 32]).to(device))
+            means.append(posterior.mean.float().cpu() * vae.config.scaling_factor)
+            stds.append(posterior.std.float().cpu() * vae.config.scaling_factor)
+    vae.cpu()
+    return {"means": torch.cat(means), "stds": torch.cat(stds)}
 
 
-def encode_captions(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: list[str]) -> Tensor:
-    """The text encoder's vectors of every caption, (n, 77, 128), float16 to save memory."""
-    contexts = []
+def encode_captions(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, texts: list[str]) -> dict[str, Tensor]:
+    """The text encoder's vectors of every caption, "contexts", (n, 77, 128), float16 to save memory."""
+    device, contexts = _device(), []
+    text_encoder.to(device)  # type: ignore[arg-type]
     with torch.no_grad():
         for start in tqdm(range(0, len(texts), 128), desc="encoding captions", unit_scale=128):
             tokens = tokenizer(texts[start : start + 128], padding="max_length", return_tensors="pt").input_ids
-            contexts.append(text_encoder(tokens).last_hidden_state.half())
-    return torch.cat(contexts)
+            contexts.append(text_encoder(tokens.to(device)).last_hidden_state.half().cpu())
+    text_encoder.cpu()
+    return {"contexts": torch.cat(contexts)}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def picture_captions(seed: int, count: int) -> list[str]:
@@ -107,12 +113,16 @@ def train_unet(
     text_encoder: CLIPTextModel,
 ) -> UNet:
     """Train on the rendered scenes' latents; VAE and text encoder stay as they are."""
-    torch.manual_seed(options.seed)
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
-    means, stds = encode_pictures(vae, images)
-    texts = picture_captions(options.seed, options.pictures)
-    contexts = encode_captions(tokenizer, text_encoder, [*texts, ""])
-    empty = len(texts)
+    texts = [*picture_captions(options.seed, options.pictures), ""]
+    which = f"{options.seed}-{options.pictures}"
+    latents = data.kept(data_folder, f"latents-{which}", vae, lambda: encode_pictures(vae, images))
+    contexts = data.kept(
+        data_folder, f"contexts-{which}", text_encoder, lambda: encode_captions(tokenizer, text_encoder, texts)
+    )["contexts"]
+    means, stds = latents["means"], latents["stds"]
+    empty = len(texts) - 1
+    torch.manual_seed(options.seed)
     alpha_bars = SCHEDULE.alpha_bars.float()
     snr = alpha_bars / (1 - alpha_bars)
     weights = snr.clamp(max=MIN_SNR) / snr  # eq. 9 there, for a network that predicts noise
@@ -131,7 +141,9 @@ def train_unet(
         return loss, {"mse": error.detach()}
 
     def sample(model: Trainer, file: Path) -> None:
-        parts = LatentDiffusion(vae, model.unet, text_encoder, tokenizer, SCHEDULE)
+        device = next(model.parameters()).device
+        text_encoder.to(device)  # type: ignore[arg-type]
+        parts = LatentDiffusion(vae.to(device), model.unet, text_encoder, tokenizer, SCHEDULE)
         painted = txt2img(
             parts, list(SAMPLE_PROMPTS), num_inference_steps=15, scheduler="dpm++", guidance_scale=3.0, seed=0
         )

@@ -1,0 +1,70 @@
+"""Training on two processes (gloo, on this CPU) is training on one with the joint batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def launch(processes: int, out: Path, stop_at: int | None = None, resume: bool = False) -> int:
+    arguments = [str(SCRIPT), str(out), "-" if stop_at is None else str(stop_at), "resume" if resume else "afresh"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    if done.returncode and stop_at is None:
+        pytest.fail(done.stderr[-3000:])
+    return done.returncode
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    return json.loads((out / "log.json").read_text())
+
+
+def weights(out: Path, rank: int = 0) -> dict[str, torch.Tensor]:
+    return torch.load(out / f"averaged-{rank}.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    launch(1, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    launch(2, out)
+    return out
+
+
+def test_two_processes_have_the_loss_curve_of_one(one, two):
+    assert [entry["step"] for entry in log(two)] == [50, 100, 150, 200]
+    for a, b in zip(log(one), log(two)):
+        assert a["mse"] == pytest.approx(b["mse"], rel=1e-4)
+    assert log(one)[-1]["mse"] < 0.8 * log(one)[0]["mse"], "it learns, so that the curves could differ"
+    assert_close(weights(one), weights(two), rtol=1e-3, atol=1e-5)
+    assert_close(weights(two, 0), weights(two, 1), rtol=0, atol=0)
+
+
+def test_only_the_first_process_writes(two):
+    (checkpoint,) = (two / "checkpoints").iterdir()
+    names = {path.name for path in checkpoint.iterdir()}
+    assert {"model.safetensors", "optimizer.bin", "ema.pt", "progress.json"} <= names
+    assert sum(name.startswith("model") for name in names) == 1
+
+
+def test_two_processes_broken_off_and_resumed_end_the_same(two, tmp_path):
+    assert launch(2, tmp_path, stop_at=120) != 0
+    launch(2, tmp_path, resume=True)
+    assert_close(weights(tmp_path), weights(two), rtol=0, atol=0)
+    assert log(tmp_path)[-1]["mse"] == log(two)[-1]["mse"]
