@@ -1,0 +1,219 @@
+"""What notebook 01 trains on and draws: small scenes, a training to watch, and maps of two-number latents."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ldm_course.errors import InputError
+from ldm_course.images import to_pil
+from ldm_course.lab import plots
+from ldm_course.scenes import ATTRIBUTES, training_scene
+
+SMALL = 32  # pixels, the side of the small pictures
+REACH = 3.0  # standard deviations of its latents that a map shows to either side
+STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # t of a 95% interval, by sample size
+
+Encode = Callable[[Tensor], Tensor]
+
+
+# ---- data ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures and what they show.
+
+    x: (n, 3, 32, 32) in [-1, 1]. labels: "animal", "colour" and "place", each (n,) of indices into `ATTRIBUTES`.
+    """
+
+    x: Tensor
+    labels: dict[str, Tensor]
+
+
+@functools.cache
+def small_scenes(count: int, seed: int) -> Pictures:
+    """Scenes at their simplest: an animal sits in the middle and wears nothing. Kind, colour, place and shades vary.
+
+    Raises:
+        InputError: if count is below 1.
+    """
+    if count < 1:
+        raise InputError(f"count is {count}; it must be 1 or more.")
+    plain = {"accessory": None, "action": "sitting", "facing": "right", "smile": 0.5}
+    still = dict.fromkeys(("x", "y", "tilt", "gaze"), 0.0)
+    scenes = [replace(training_scene(seed, i), size=1.0, **plain, **still) for i in range(count)]
+    pixels = np.stack([np.asarray(scene.render(SMALL)) for scene in scenes])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    names = ("animal", "colour", "place")
+    labels = {name: torch.tensor([ATTRIBUTES[name].index(getattr(s, name)) for s in scenes]) for name in names}
+    return Pictures(x, labels)
+
+
+# ---- training, watched -----------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Draws the loss so far, and some pictures above what the model makes of them, about once a second.
+
+    Args:
+        rebuild: pictures (n, 3, h, w) in [-1, 1] to the model's reconstructions.
+        x: the pictures to look at.
+        steps: of the whole training.
+        name: of the model, for the captions.
+    """
+
+    def __init__(self, rebuild: Encode, x: Tensor, steps: int, name: str):
+        self.rebuild, self.x, self.steps = rebuild, x, steps
+        self.values: list[float] = []
+        self.drawn = time.monotonic()
+        self.curve = plots.Live(self._curve(), f"The loss of the {name}, step by step; the dark line is its mean.")
+        self.pictures = plots.Live(self._pictures(), f"Fresh pictures, and below them what the {name} makes of them.")
+
+    def __call__(self, loss: float) -> None:
+        """Note a step's loss, and draw if it is time or the training is over."""
+        self.values.append(loss)
+        if time.monotonic() - self.drawn > 1 or len(self.values) == self.steps:
+            self.curve.draw(self._curve())
+            self.pictures.draw(self._pictures())
+            self.drawn = time.monotonic()
+
+    def _curve(self) -> Figure:
+        return plots.losses({"loss": self.values}, self.steps)
+
+    def _pictures(self) -> Image.Image:
+        with torch.no_grad():
+            return rows([self.x, self.rebuild(self.x)])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95% interval by Student's t, from 2 to 8 values.
+
+    Raises:
+        InputError: for another number of values.
+    """
+    if len(values) not in STUDENT:
+        raise InputError(f"An interval is worked out from 2 to 8 values, not from {len(values)}.")
+    return statistics.mean(values), STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------
+
+
+def picture(x: Tensor) -> Image.Image:
+    """One small picture (3, 32, 32), its pixels drawn 6 x 6."""
+    small = to_pil(x[None])[0]
+    return small.resize((6 * small.width, 6 * small.height), Image.Resampling.NEAREST)
+
+
+def rows(batches: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = ()) -> Image.Image:
+    """Batches of small pictures, each batch a row."""
+    return plots.grid([[picture(x) for x in batch] for batch in batches], titles, labels, side=96)
+
+
+class Plane:
+    """The two-number latents of a model as a map. Its unit is their own standard deviation, its centre their mean.
+
+    Args:
+        encode: pictures to latents, (n, 2).
+        decode: latents to pictures.
+        x: the pictures to show, each where its latent lies.
+    """
+
+    side = 576  # of the map, in drawn pixels
+
+    def __init__(self, encode: Encode, decode: Encode, x: Tensor):
+        with torch.no_grad():
+            z = encode(x)
+        if z.dim() != 2 or z.shape[1] != 2:
+            raise InputError(f"A map needs latents of two numbers; these have the shape {tuple(z.shape)}.")
+        self.decode, self.mean, self.std = decode, z.mean(dim=0), z.std(dim=0)
+        self.map = self._draw((z - self.mean) / self.std, x)
+
+    def _draw(self, places: Tensor, x: Tensor, thumb: int = 42) -> Image.Image:
+        canvas = Image.new("RGB", (self.side, self.side), "white")
+        for place, small in zip(places.tolist(), to_pil(x)):
+            left, top = self.pixel(*place)
+            canvas.paste(small.resize((thumb, thumb)), (round(left) - thumb // 2, round(top) - thumb // 2))
+        low, high = ((edge - self.mean) / self.std for edge in (-2.0, 2.0))  # where N(0, I) draws 86 of 100 points
+        (left, bottom), (right, top) = self.pixel(*low.tolist()), self.pixel(*high.tolist())
+        pen = ImageDraw.Draw(canvas)
+        pen.ellipse((left, top, right, bottom), outline="white", width=8)
+        pen.ellipse((left + 2, top + 2, right - 2, bottom - 2), outline=plots.BLUE, width=4)
+        pen.rectangle((0, 0, self.side - 1, self.side - 1), outline=plots.PALE, width=2)
+        return canvas
+
+    def pixel(self, first: float, second: float) -> tuple[float, float]:
+        """Where on the map a point is, from the left and from the top."""
+        return (first / REACH + 1) * self.side / 2, (1 - second / REACH) * self.side / 2
+
+    def decoded(self, first: float, second: float) -> Image.Image:
+        """The picture at a point of the map."""
+        place = torch.tensor([[first, second]], dtype=torch.float32)
+        with torch.no_grad():
+            return picture(self.decode(self.mean + self.std * place)[0])
+
+    def at(self, first: float, second: float) -> Image.Image:
+        """The map with a point on it, and beside it the picture that the point decodes to."""
+        marked, (x, y) = self.map.copy(), self.pixel(first, second)
+        pen = ImageDraw.Draw(marked)
+        pen.ellipse((x - 13, y - 13, x + 13, y + 13), fill="white", outline=plots.INK, width=2)
+        pen.ellipse((x - 8, y - 8, x + 8, y + 8), fill=plots.ORANGE)
+        return plots.grid([[marked, self.decoded(first, second)]], side=self.side)
+
+    def mosaic(self, count: int = 9) -> Image.Image:
+        """What the points of the map decode to, count x count of them in even distances."""
+        edge = REACH * (1 - 1 / count)  # of the outermost tiles' centres
+        steps = np.linspace(-edge, edge, count)
+        tile = self.side // count
+        canvas = Image.new("RGB", (tile * count, tile * count))
+        for i, first in enumerate(steps):
+            for j, second in enumerate(steps[::-1]):
+                canvas.paste(self.decoded(first, second).resize((tile, tile)), (i * tile, j * tile))
+        return canvas
+
+
+def explorer(planes: dict[str, Plane]) -> ipywidgets.VBox:
+    """Move a point over the map of one model or another, and see what it decodes to."""
+    which = ipywidgets.ToggleButtons(options=list(planes), description="model")
+    layout = {"width": "420px"}
+    sliders = [
+        ipywidgets.FloatSlider(value=0.0, min=-REACH, max=REACH, step=0.1, description=name, layout=layout)
+        for name in ("first", "second")
+    ]
+    image = ipywidgets.Image(format="jpeg", layout={"max_width": "100%", "width": f"{Plane.side}px"})
+
+    def draw(change: object = None) -> None:
+        image.value = plots.jpeg(planes[which.value].at(*(slider.value for slider in sliders)))
+
+    for control in (which, *sliders):
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([which, *sliders, image])
+
+
+def features_picture(h: Tensor) -> Image.Image:
+    """The most varied channel of feature maps (1, c, h, w), dark where it is lowest and light where it is highest."""
+    channels = h[0].detach().float().cpu()
+    channel = channels[channels.flatten(1).std(dim=1).argmax()]
+    low, high = channel.min(), channel.max()
+    grey = ((channel - low) / (high - low).clamp_min(1e-12) * 255).round().byte().numpy()
+    scale = max(1, plots.SIDE // grey.shape[1])
+    return Image.fromarray(grey).resize((scale * grey.shape[1], scale * grey.shape[0]), Image.Resampling.NEAREST)
+
+
+def error_picture(x: Tensor, y: Tensor, brightest: float = 0.5) -> Image.Image:
+    """How far two pictures (1, 3, h, w) in [-1, 1] are apart: black where not, white from `brightest` on."""
+    apart = (x - y).detach().float().cpu().square().mean(dim=1).sqrt()[0] / brightest
+    return Image.fromarray((apart.clamp(0, 1) * 255).round().byte().numpy())
