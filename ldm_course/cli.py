@@ -574,7 +574,14 @@ def evaluate(
     model: Annotated[
         Path | None, _option("FOLDER", "What `ldm-course train` made, such as runs/mine/model.", "the shipped one")
     ] = None,
-    pictures: Annotated[int, _option("N", "How many to paint of seen, and of held-out scenes.", min=1)] = 200,
+    pictures: Annotated[
+        int | None,
+        _option("N", "How many to paint of seen, and of held-out scenes.", "200, or 1000 with --full", min=1),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Also schedulers over steps, guidance scales, the demos, and more; takes long."),
+    ] = False,
     seed: Annotated[int, _option("N", "Of prompts and noise.", min=0)] = 0,
     num_inference_steps: Steps = 50,
     guidance_scale: Guidance = 7.5,
@@ -592,6 +599,7 @@ def evaluate(
     Examples:
       ldm-course evaluate
       ldm-course evaluate --model runs/mine/model --pictures 50
+      ldm-course evaluate --full
     """
     with _stoppable("stopped; the evaluation is not complete"):
         from ldm_course.training.evaluate import evaluate as measure
@@ -604,6 +612,7 @@ def evaluate(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             scheduler=scheduler,
+            full=full,
         )
 
 

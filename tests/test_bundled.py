@@ -8,7 +8,7 @@ import torch
 
 import ldm_course as ldm
 from ldm_course.scenes import training_scene
-from ldm_course.training import data, evaluate
+from ldm_course.training import data, evaluate, score
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,16 @@ def test_the_autoencoder_returns_what_it_was_given(model):
 
 def test_the_judge_reads_drawings():
     judge = evaluate.load_judge(ldm.bundled_path())
-    scenes = evaluate.test_scenes(60, 7, None)
+    scenes = score.test_scenes(60, 7, None)
     drawn = torch.cat([evaluate.to_tensor(scene.render()) for scene in scenes])
-    right = evaluate.all_right(evaluate.read(judge, drawn), [scene.attributes() for scene in scenes])
+    right = score.all_right(evaluate.read(judge, drawn), [scene.attributes() for scene in scenes])
     assert right.right >= 57
 
 
 def test_pictures_show_their_prompts_far_above_chance(model):
     """The share that shows the animal, colour and place asked for; guessing would reach 1 in 180."""
     judge = evaluate.load_judge(ldm.bundled_path())
-    scenes = evaluate.test_scenes(16, 5, False)
+    scenes = score.test_scenes(16, 5, False)
     painted = ldm.txt2img(model, [scene.caption() for scene in scenes], seed=0, num_inference_steps=20)
     answers = evaluate.read(judge, torch.cat([evaluate.to_tensor(image) for image in painted]))
     wishes = [scene.attributes() for scene in scenes]

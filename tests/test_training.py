@@ -13,10 +13,10 @@ from torch import nn
 import ldm_course as ldm
 from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
-from ldm_course.training import data, evaluate, judge, loop, stages, vae
+from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
 from ldm_course.training.card import model_card
 from ldm_course.training.clip import train_tokenizer, true_of
-from ldm_course.training.evaluate import Share
+from ldm_course.training.score import Share
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
 
@@ -164,8 +164,8 @@ def test_nearest_finds_a_copy():
 
 
 def test_test_scenes_are_held_out_as_asked():
-    assert all(is_held_out(scene) for scene in evaluate.test_scenes(50, 0, True))
-    assert not any(is_held_out(scene) for scene in evaluate.test_scenes(50, 0, False))
+    assert all(is_held_out(scene) for scene in score.test_scenes(50, 0, True))
+    assert not any(is_held_out(scene) for scene in score.test_scenes(50, 0, False))
     assert {"animal": "dog", "accessory": "glasses"} in HELD_OUT
 
 
@@ -195,3 +195,41 @@ def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
     training = json.loads((folder / "training.json").read_text())
     card = model_card(training, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()))
     assert "dog + glasses" in card and "| the UNet | 16 | 4 | 2 |" in card
+
+
+# ---- the full evaluation ---------------------------------------------------------------------------------------
+
+
+def test_the_frechet_distance_is_that_of_gaussians():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 20_000, 3, generator=generator)
+    assert further.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert further.frechet(a, b) < 0.01
+    assert further.frechet(a, 2 * b + torch.tensor([3.0, 0.0, 4.0])) == pytest.approx(25 + 3 * (2 - 1) ** 2, rel=0.02)
+
+
+def test_spread_is_the_distance_of_two_pictures():
+    x = torch.full((2, 3, 128, 128), -1.0)
+    assert further.spread(x) == 0
+    x[1] = 0.0  # half of the range of a pixel
+    assert further.spread(x) == pytest.approx(0.5)
+
+
+def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(further, "STEPS", (1, 2))
+    monkeypatch.setattr(further, "GUIDANCES", (1.0, 3.0))
+    monkeypatch.setattr(further, "DEMO_STEPS", 2)
+    monkeypatch.setattr(evaluate, "FRESH", 100)
+    found = evaluate.evaluate(pictures=2, out=tmp_path, train_pictures=20, num_inference_steps=2, full=True)
+    assert found["dpm++, 2 steps, guidance 7.5: all right"].count == 2
+    assert found["dpm++, 20 steps, guidance 3: all right"].count == 2
+    assert found["demo: and not a pixel above it changes"] == Share(2, 2)
+    assert {"steps-and-guidance.png", "demo-inpaint.png", "seen.png"} <= {path.name for path in tmp_path.iterdir()}
+    for name in ("painted to drawn", "drawn to drawn"):
+        assert found[f"Frechet distance of judge features, {name}"] >= 0
+    card = model_card(json.loads((ldm.bundled_path() / "training.json").read_text()), as_json(tmp_path))
+    assert "| demo: a dog with glasses, from noise |" in card
+
+
+def as_json(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT
-from ldm_course.training.evaluate import THUMB, Share
+from ldm_course.training.score import THUMB, Share
 
 WHAT = {
     "clip": "CLIP, whose text half is the text encoder",

@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import CLIPModel
 
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
 from ldm_course.images import to_tensor
-from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, txt2img
-from ldm_course.scenes import ATTRIBUTES, Scene, contact_sheet, random_scene
-from ldm_course.training import data
+from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
+from ldm_course.scenes import ATTRIBUTES, Scene, contact_sheet
+from ldm_course.training import data, further
 from ldm_course.training.clip import tokenize
 from ldm_course.training.judge import load_judge, read
+from ldm_course.training.score import THUMB, Share, all_right, paint, test_scenes, thumbnails
 
-BATCH = 20  # pictures painted at once
-THUMB = 32  # side at which pictures are compared with the training pictures
-
-
-@dataclass(frozen=True)
-class Share:
-    """`right` of `count`, with Wilson's 95% interval."""
-
-    right: int
-    count: int
-
-    def interval(self) -> tuple[float, float]:
-        z, n, p = 1.96, self.count, self.right / self.count
-        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-
-    def __str__(self) -> str:
-        low, high = self.interval()
-        return f"{self.right / self.count:6.1%}  ({self.right}/{self.count}, 95%: {low:.1%} to {high:.1%})"
-
-
-def test_scenes(count: int, seed: int, held_out: bool | None) -> list[Scene]:
-    """Scenes that no training set holds: drawn from a seed of their own."""
-    return [random_scene(random.Random(f"test-{seed}-{held_out}-{i}"), held_out) for i in range(count)]
+FRESH = 500  # drawings that the model never saw, for the VAE and the judge
 
 
 def evaluate(
     model_folder: Path | None = None,
     *,
-    pictures: int = 200,
+    pictures: int | None = None,
     seed: int = 0,
     out: Path = Path("runs/evaluation"),
     train_seed: int = 0,
@@ -62,27 +37,33 @@ def evaluate(
     num_inference_steps: int = NUM_INFERENCE_STEPS,
     guidance_scale: float = GUIDANCE_SCALE,
     scheduler: str = "ddim",
+    full: bool = False,
 ) -> dict[str, object]:
     """Measure a model trained by `ldm-course train`, print the table, and write it and its pictures into `out`.
 
     Args:
         model_folder: None is the model that ships with the package.
-        pictures: how many to paint of seen, and again of held-out combinations.
+        pictures: how many to paint of seen, and again of held-out combinations: 200, or 1,000 of the full table.
         train_seed, train_pictures: of the run that made the model, to find the nearest training picture.
+        full: also distances between sets of pictures, variety within a prompt, all schedulers over steps,
+            guidance scales, and the three demos; a tenth of `pictures` for each of these.
 
     Raises:
         InputError: if the folder has no judge (only models trained by this course do), or a number is below 1.
     """
+    if pictures is None:
+        pictures = 1000 if full else 200
     if pictures < 1 or train_pictures < 1:
         raise InputError("The numbers of pictures must be 1 or more.")
     folder = bundled_path() if model_folder is None else Path(model_folder)
     if not (folder / "judge" / "model.safetensors").exists():
         raise InputError(f"{folder} has no judge/model.safetensors, which only models trained by this course have.")
     out.mkdir(parents=True, exist_ok=True)
-    model, judge = load(folder), load_judge(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, judge = load(folder, device=device), load_judge(folder)
     started = time.monotonic()
 
-    fresh = test_scenes(500, seed, None)
+    fresh = test_scenes(FRESH, seed, None)
     drawn = torch.cat([to_tensor(scene.render()) for scene in fresh])
     returned = round_trip(model, drawn)
     truth = [scene.attributes() for scene in fresh]
@@ -111,29 +92,37 @@ def evaluate(
                 result["held out: dogs with glasses, all right"] = Share(hits, len(dogs))
         distance = nearest(thumbnails(painted), training).median().item()
         result[f"{label}: distance to nearest training picture"] = round(distance, 4)
-        sheet = contact_sheet([to_image(x) for x in painted[:60]], 10)
+        sheet = contact_sheet([to_image(x) for x in painted[:100]], 10)
         sheet.save(out / f"{label.replace(' ', '-')}.png")
+        if full and not held_out:
+            result |= further.distances(judge, painted, seed)
     result["fresh drawings: distance to nearest training picture"] = round(
         nearest(thumbnails(drawn), training).median().item(), 4
     )
+    if full:
+        few = max(2, pictures // 10)
+        result |= further.variety(model, seed, min(few, 10))
+        result |= further.demos(model, judge, few, seed, out)
+        steps, guidance = further.over_steps(model, judge, few, seed), further.over_guidance(model, judge, few, seed)
+        further.plots(steps, guidance, out)
+        for scheduler_name, shares in steps.items():
+            result |= {f"{scheduler_name}, {n} steps, guidance 7.5: all right": s for n, s in shares.items()}
+        result |= {f"dpm++, 20 steps, guidance {scale}: all right": s for scale, s in guidance.items()}
     result["settings"] = f"{num_inference_steps} steps of {scheduler}, guidance {guidance_scale}"
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
 
     for name, value in result.items():
-        print(f"{name:52} {value}")
+        print(f"{name:68} {value}")
     plain = {k: {"right": v.right, "count": v.count} if isinstance(v, Share) else v for k, v in result.items()}
     (out / "evaluation.json").write_text(json.dumps(plain, indent=2) + "\n")
     return result
 
 
-def all_right(answers: list[dict[str, str]], truth: list[dict[str, str]]) -> Share:
-    return Share(sum(answer == true for answer, true in zip(answers, truth)), len(truth))
-
-
 @torch.no_grad()
 def round_trip(model: LatentDiffusion, x: Tensor) -> Tensor:
     """Pictures through the encoder, as its mean, and back through the decoder."""
-    return torch.cat([model.vae.decode(model.vae.encode(part).mean).clamp(-1, 1) for part in x.split(50)])
+    parts = (part.to(model.device) for part in x.split(50))
+    return torch.cat([model.vae.decode(model.vae.encode(part).mean).clamp(-1, 1).cpu() for part in parts])
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -151,25 +140,9 @@ def retrieval(folder: Path, model: LatentDiffusion, scenes: list[Scene], x: Tens
     return Share(sum(texts[j] == texts[i] for i, j in enumerate(best)), len(texts))
 
 
-def paint(model: LatentDiffusion, scenes: list[Scene], seed: int, settings: dict, label: str) -> Tensor:
-    """One picture per scene from a random phrasing of its full caption, (n, 3, 128, 128) in [-1, 1]."""
-    texts = [scene.caption(random.Random(f"test-{seed}-{i}"), tuple(ATTRIBUTES)) for i, scene in enumerate(scenes)]
-    images: list[Image.Image] = []
-    for i in tqdm(range(0, len(texts), BATCH), desc=f"painting, {label}", unit_scale=BATCH):
-        batch = txt2img(model, texts[i : i + BATCH], seed=1000 * (seed + 1) + i, **settings)
-        images += batch if isinstance(batch, list) else [batch]
-    return torch.cat([to_tensor(image) for image in images])
-
-
 def thumbnails_of_training(folder: Path, seed: int, count: int) -> Tensor:
     images = data.pictures(folder / "data", "train", seed, count, THUMB)
     return torch.from_numpy(np.array(images)).float().flatten(1) / 255
-
-
-def thumbnails(x: Tensor) -> Tensor:
-    """Pictures (n, 3, 128, 128) in [-1, 1] to (n, 32 * 32 * 3) in [0, 1]."""
-    small = torch.nn.functional.avg_pool2d(x / 2 + 0.5, x.shape[-1] // THUMB)
-    return small.permute(0, 2, 3, 1).flatten(1)
 
 
 def nearest(x: Tensor, training: Tensor) -> Tensor:
