@@ -11,7 +11,7 @@ def group_norm_by_hand(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor,
     """Normalise each group of neighbouring channels to mean 0 and variance 1, then scale and shift each channel.
 
     The statistics are taken per picture and per group, over the group's channels and *all* positions
-    (Wu and He 2018, eq. 1-3 and 7): nothing is averaged over the batch, and nothing is local in space.
+    (Wu and He 2018, eq. 1, 2, 6 and 7): nothing is averaged over the batch, and nothing is local in space.
 
     Args:
         x: features, (b, c, h, w); any number of trailing dimensions works.
