@@ -6,11 +6,13 @@ Latents and caption embeddings are computed once and kept in memory: a step is n
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -62,8 +64,36 @@ class Trainer(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, context: Tensor, noise: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        error = (self.unet(x_t, t, context).float() - noise).square().mean(dim=(1, 2, 3))
+        # On a CPU the backward pass of torch's fused attention takes longer than that of plain matrix products.
+        with sdpa_kernel(SDPBackend.MATH) if x_t.device.type == "cpu" else nullcontext():
+            predicted = self.unet(x_t, t, context).float()
+        error = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (weight * error).mean(), error.mean()
+
+
+class Examples:
+    """What training steps draw from: latents and captions' vectors, computed ahead.
+
+    means, stds: of the pictures' scaled latents, (n, 4, h, w).
+    contexts: CAPTIONS_PER_PICTURE for each picture, picture by picture, then the empty one: (2n + 1, 77, d).
+    """
+
+    def __init__(self, means: Tensor, stds: Tensor, contexts: Tensor):
+        self.means, self.stds, self.contexts = means, stds, contexts
+        self.alpha_bars = SCHEDULE.alpha_bars.float()
+        snr = self.alpha_bars / (1 - self.alpha_bars)
+        self.weights = snr.clamp(max=MIN_SNR) / snr  # eq. 9 there, for a network that predicts noise
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Noisy latents of these pictures, timesteps, contexts, the noise, and weights of the error."""
+        picks = torch.from_numpy(indices)
+        which = picks * CAPTIONS_PER_PICTURE + torch.randint(CAPTIONS_PER_PICTURE, picks.shape)
+        which[torch.rand(len(which)) < DROPOUT] = len(self.contexts) - 1
+        x0 = self.means[picks] + self.stds[picks] * torch.randn_like(self.means[picks])
+        noise, t = torch.randn_like(x0), torch.randint(len(self.alpha_bars), picks.shape)
+        a = self.alpha_bars[t][:, None, None, None]
+        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        return x_t, t, self.contexts[which].float(), noise, self.weights[t]
 
 
 def encode_pictures(vae: AutoencoderKL, images: np.ndarray) -> dict[str, Tensor]:
@@ -120,24 +150,12 @@ def train_unet(
     contexts = data.kept(
         data_folder, f"contexts-{which}", text_encoder, lambda: encode_captions(tokenizer, text_encoder, texts)
     )["contexts"]
-    means, stds = latents["means"], latents["stds"]
-    empty = len(texts) - 1
+    examples = Examples(latents["means"], latents["stds"], contexts)
     torch.manual_seed(options.seed)
-    alpha_bars = SCHEDULE.alpha_bars.float()
-    snr = alpha_bars / (1 - alpha_bars)
-    weights = snr.clamp(max=MIN_SNR) / snr  # eq. 9 there, for a network that predicts noise
 
     def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         device = next(model.parameters()).device
-        picks = torch.from_numpy(indices)
-        which = picks * CAPTIONS_PER_PICTURE + torch.randint(CAPTIONS_PER_PICTURE, picks.shape)
-        which[torch.rand(len(which)) < DROPOUT] = empty
-        x0 = means[picks] + stds[picks] * torch.randn_like(means[picks])
-        noise, t = torch.randn_like(x0), torch.randint(len(alpha_bars), picks.shape)
-        a = alpha_bars[t][:, None, None, None]
-        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
-        tensors = (x_t, t, contexts[which].float(), noise, weights[t])
-        loss, error = model(*(tensor.to(device) for tensor in tensors))
+        loss, error = model(*(tensor.to(device) for tensor in examples.batch(indices)))
         return loss, {"mse": error.detach()}
 
     def sample(model: Trainer, file: Path) -> None:
