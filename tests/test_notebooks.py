@@ -239,10 +239,14 @@ def exercises(name: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def names(model: LatentDiffusion) -> dict[str, Any]:
+    """What a notebook has imported before its exercises."""
+    return {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "ldm": ldm, "lab": lab, "model": model}
+
+
 def judge(cell: str, answer: str, model: LatentDiffusion) -> lab.checks.Verdict:
     """Run the exercise's check, the cell's last line, on another definition of its function."""
-    namespace = {"torch": torch, "ldm": ldm, "lab": lab, "model": model}
-    return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", namespace)
+    return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", names(model))
 
 
 ALL_EXERCISES = [(name, title) for name in sorted(NOTEBOOKS) for title in exercises(name)]
@@ -259,8 +263,7 @@ def test_exercises_and_typical_mistakes_are_enough(name):
 @pytest.mark.parametrize("name, title", ALL_EXERCISES)
 def test_an_exercise_is_unsolved_and_says_so(name, title, model):
     cell, _ = exercises(name)[title]
-    namespace = {"torch": torch, "ldm": ldm, "lab": lab, "model": model}
-    assert run(cell, namespace).status == "not tried"
+    assert run(cell, names(model)).status == "not tried"
 
 
 @pytest.mark.parametrize("name, title", ALL_EXERCISES)
