@@ -526,7 +526,7 @@ RECIPE = "by recipe"
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(metavar="clip|vae|judge|unet|all", help="What to train.")],
+    stage: Annotated[str, typer.Argument(metavar="clip|vae|judge|unet|decoder|all", help="What to train.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="For data, checkpoints, samples and the model.")
     ] = Path("runs/small-world"),
@@ -542,8 +542,8 @@ def train(
 ) -> None:
     """Train the models of the small world again.
 
-    On a CPU or a GPU. `all` is CLIP, VAE, judge and UNet one after the other, two hours on two CPU cores. A run can
-    be stopped at any moment, and --resume takes it up again.
+    On a CPU or a GPU. `all` is CLIP, VAE, judge, UNet, and the VAE's decoder once more, one after the other: three
+    hours on two CPU cores. A run can be stopped at any moment, and --resume takes it up again.
 
     \b
     Examples:

@@ -233,3 +233,18 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
 
 def as_json(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
+
+
+# ---- all stages ------------------------------------------------------------------------------------------------
+
+
+def test_all_stages_run_one_after_the_other_and_leave_a_model(tmp_path):
+    stages.train_stage("all", tmp_path, steps=2, pictures=8, batch_size=4)
+    model = ldm.load(tmp_path / "model")
+    assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=1).size == (128, 128)
+    encoded = list((tmp_path / "data").glob("*.safetensors"))
+    assert {path.name.split("-")[0] for path in encoded} == {"latents", "contexts"}
+    before = {path: path.stat().st_mtime_ns for path in encoded}
+    stages.train_stage("unet", tmp_path, steps=3, pictures=8, batch_size=4, resume=True)
+    assert before == {path: path.stat().st_mtime_ns for path in encoded}, "encoded once"
+    assert json.loads((tmp_path / "model" / "training.json").read_text())["unet"]["step"] == 3

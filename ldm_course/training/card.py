@@ -14,6 +14,7 @@ WHAT = {
     "vae": "the autoencoder",
     "judge": "the judge, which only evaluation uses",
     "unet": "the UNet",
+    "decoder": "the autoencoder's decoder alone, once more",
 }
 
 

@@ -67,7 +67,7 @@ def kept(folder: Path, name: str, model: nn.Module, compute: Callable[[], dict[s
     with PartialState().main_process_first():
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file(compute(), unfinished)
+            save_file({key: tensor.contiguous() for key, tensor in compute().items()}, unfinished)
             os.replace(unfinished, path)
     return load_file(path)
 

@@ -1,8 +1,9 @@
-"""The order of training: CLIP, VAE, judge, UNet; each stage reads what the earlier ones left in the run's folder.
+"""The order of training: CLIP, VAE, judge, UNet, decoder; each stage reads what the earlier ones left in the folder.
 
-run/data/    rendered pictures                run/unet/   checkpoints, samples, weights
-run/clip/    tokenizer, CLIP, checkpoints     run/judge/
-run/vae/                                      run/model/  the finished model, in diffusers' format
+run/data/    rendered pictures, encodings     run/unet/     checkpoints, samples, weights
+run/clip/    tokenizer, CLIP, checkpoints     run/decoder/  checkpoints, samples; the weights go to run/vae
+run/vae/     checkpoints, samples, weights    run/judge/
+                                              run/model/    the finished model, in diffusers' format
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from ldm_course.vae import AutoencoderKL, VAEConfig
 
 M = TypeVar("M", bound=nn.Module)
 
-ORDER = ("clip", "vae", "judge", "unet")
+ORDER = ("clip", "vae", "judge", "unet", "decoder")
 RECIPES: dict[str, dict[str, Any]] = {  # where the command says nothing else; minutes are of two CPU cores
-    "clip": {"minutes": 6.0, "batch_size": 64, "pictures": 20_000},
+    "clip": {"minutes": 20.0, "batch_size": 64, "pictures": 20_000},
     "vae": {"minutes": 35.0, "batch_size": 4, "pictures": 20_000},
     "judge": {"minutes": 6.0, "batch_size": 64, "pictures": 12_000},
     "unet": {"minutes": 70.0, "batch_size": 32, "pictures": 20_000},
+    "decoder": {"minutes": 35.0, "batch_size": 4, "pictures": 20_000},
 }
 
 
@@ -53,7 +55,7 @@ def train_stage(
     compile: bool | None = None,
     resume: bool = False,
 ) -> None:
-    """Train "clip", "vae", "judge", "unet" or "all" of them, by the recipe where nothing else is said.
+    """Train "clip", "vae", "judge", "unet", "decoder" or "all" of them, by the recipe where nothing else is said.
 
     Raises:
         InputError: for an unknown stage, a missing earlier one, a value out of range, or an existing run without
@@ -77,7 +79,8 @@ def train_stage(
     if steps is not None:
         recipe["minutes"] = None
     options = loop.Options(**{"out": run_folder / stage, "seed": seed, "resume": resume, **recipe, **chosen})
-    {"clip": _clip, "vae": _vae, "judge": _judge, "unet": _unet}[stage](run_folder, options)
+    stages = {"clip": _clip, "vae": _vae, "judge": _judge, "unet": _unet, "decoder": _decoder}
+    stages[stage](run_folder, options)
 
 
 def _clip(run: Path, options: loop.Options) -> None:
@@ -108,6 +111,17 @@ def _unet(run: Path, options: loop.Options) -> None:
     def write() -> None:
         _write(options.out, trained, {})
         assemble(run, trained)
+
+    _once(write)
+
+
+def _decoder(run: Path, options: loop.Options) -> None:
+    trained = vae.train_decoder(options, run / "data", read_vae(run))
+
+    def write() -> None:
+        _write(run / "vae", trained, asdict(trained.config))
+        if (run / "unet" / "weights.safetensors").exists():
+            assemble(run, _read(UNet(unet.CONFIG), run, "unet"))
 
     _once(write)
 
@@ -185,7 +199,9 @@ def _part(run: Path, stage: str, name: str) -> Path:
 
 
 def _write(folder: Path, module: nn.Module, settings: dict[str, object]) -> None:
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
+    unfinished = folder / "weights.tmp"
+    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, unfinished)
+    os.replace(unfinished, folder / "weights.safetensors")
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 

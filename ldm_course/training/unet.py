@@ -25,13 +25,13 @@ from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL
 
 CONFIG = UNetConfig(
-    block_out_channels=(48, 96, 144),
+    block_out_channels=(64, 128, 160),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     layers_per_block=1,
     cross_attention_dim=128,
     attention_head_dim=4,
-    norm_num_groups=16,
+    norm_num_groups=32,
     sample_size=16,
 )
 SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
@@ -146,7 +146,8 @@ def train_unet(
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
     texts = [*picture_captions(options.seed, options.pictures), ""]
     which = f"{options.seed}-{options.pictures}"
-    latents = data.kept(data_folder, f"latents-{which}", vae, lambda: encode_pictures(vae, images))
+    encoder = nn.ModuleList([vae.encoder, vae.quant_conv])
+    latents = data.kept(data_folder, f"latents-{which}", encoder, lambda: encode_pictures(vae, images))
     contexts = data.kept(
         data_folder, f"contexts-{which}", text_encoder, lambda: encode_captions(tokenizer, text_encoder, texts)
     )["contexts"]

@@ -40,6 +40,25 @@ class Trainer(nn.Module):
 def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
     """Train on the rendered scenes; writes checkpoints and sample pictures into options.out."""
     torch.manual_seed(options.seed)
+    vae = AutoencoderKL(CONFIG)
+    with torch.no_grad():  # start almost noiseless: the decoder first has to learn what the latent says
+        assert vae.quant_conv.bias is not None
+        vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
+    return _train("vae", vae, options, data_folder)
+
+
+def train_decoder(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
+    """Train the decoder on, with the encoder as it is: the latents stay, so a UNet that knows them stays right.
+
+    (The `sd-vae-ft-mse` decoder for Stable Diffusion was made in this way.)
+    """
+    vae.requires_grad_(True)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    return _train("decoder", vae, options, data_folder)
+
+
+def _train(name: str, vae: AutoencoderKL, options: loop.Options, data_folder: Path) -> AutoencoderKL:
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
 
     def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,12 +72,7 @@ def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
         sheet = ((torch.cat(rows, dim=1) + 1) * 127.5).clamp(0, 255).byte()
         Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(file)
 
-    vae = AutoencoderKL(CONFIG)
-    with torch.no_grad():  # start almost noiseless: the decoder first has to learn what the latent says
-        assert vae.quant_conv.bias is not None
-        vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
-    trained = loop.train("vae", Trainer(vae), loss_of, options, sample)
-    return trained.vae
+    return loop.train(name, Trainer(vae), loss_of, options, sample).vae
 
 
 @torch.no_grad()
