@@ -6,6 +6,7 @@ Notebooks 04, 05 and 06. With the same weights and the same noise they paint dif
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -38,6 +39,19 @@ IMG2IMG_STRENGTH = 0.6
 
 Prompt = str | list[str]
 Pictures = Image.Image | list[Image.Image]
+
+
+def strength_timesteps(timesteps: list[int], strength: float) -> list[int]:
+    """The timesteps left when a picture is not noised all the way: the last `strength` of them, rounded down."""
+    return timesteps[len(timesteps) - int(len(timesteps) * strength) :]
+
+
+def keep_outside(x: Tensor, z: Tensor, noise: Tensor, m: Tensor, alpha_bar: float) -> Tensor:
+    """x where the mask m is 1; where it is 0, the picture's latent z at x's noise level (Lugmayr et al. 2022, eq. 8).
+
+    x, z and noise are (b, c, h, w), m is (b or 1, 1, h, w). At alpha_bar = 1, the end, z is put back as it is.
+    """
+    return m * x + (1 - m) * (math.sqrt(alpha_bar) * z + math.sqrt(1 - alpha_bar) * noise)
 
 
 @torch.no_grad()
@@ -122,7 +136,8 @@ def img2img(
         model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
         timestep_spacing, progress,
     )  # fmt: skip
-    timesteps = request.last_timesteps(strength)
+    check_strength(strength)
+    timesteps = strength_timesteps(request.timesteps, strength)
     pictures = request.listed("image", image, to_rgb)
     pictures = resized(pictures, request.common_size(pictures))
 
@@ -170,7 +185,8 @@ def inpaint(
         model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
         timestep_spacing, progress,
     )  # fmt: skip
-    timesteps = request.last_timesteps(strength)
+    check_strength(strength)
+    timesteps = strength_timesteps(request.timesteps, strength)
     pictures, masks = request.listed("image", image, to_rgb), request.listed("mask_image", mask_image, to_grey)
     size = request.common_size(pictures + masks)
     pictures, masks = resized(pictures, size), resized(masks, size)
@@ -178,15 +194,14 @@ def inpaint(
 
     z, noise = request.encode(pictures)
 
-    def keep_outside(x: Tensor, t_prev: int) -> Tensor:
-        kept = z if t_prev == -1 else model.schedule.add_noise(z, noise, t_prev)
-        return (1 - m) * kept + m * x
+    def after_step(x: Tensor, t_prev: int) -> Tensor:
+        return keep_outside(x, z, noise, m, 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev))
 
     if strength == 1:
         x_start = noise
     else:
         x_start = model.schedule.add_noise(z, noise, timesteps[0]) if timesteps else z
-    painted = request.paint(x_start, timesteps, keep_outside)
+    painted = request.paint(x_start, timesteps, after_step)
     if composite:
         triples = zip(painted, pictures * len(painted), masks * len(painted))
         painted = [Image.composite(inside, outside, mask) for inside, outside, mask in triples]
@@ -206,11 +221,6 @@ class _Request:
     generator: torch.Generator | list[torch.Generator]
     scheduler: str
     progress: bool
-
-    def last_timesteps(self, strength: float) -> list[int]:
-        """The timesteps left when a picture is not noised all the way: the last `strength` of them, rounded down."""
-        check_strength(strength)
-        return self.timesteps[len(self.timesteps) - int(len(self.timesteps) * strength) :]
 
     def listed(self, name: str, value: Pictures, convert: Callable[[Image.Image], Image.Image]) -> list[Image.Image]:
         """Pictures or masks, converted: one for all prompts, or one per prompt."""

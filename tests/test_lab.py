@@ -27,6 +27,7 @@ from ldm_course.lab.checks.verdict import NOT_TRIED, RIGHT, WRONG
 from ldm_course.lab.plugs import FUNCTIONS, MODULES
 
 STEPS = 4
+PICTURE, MASK = Image.new("RGB", (64, 64), "red"), Image.linear_gradient("L").resize((64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -200,11 +201,13 @@ def test_a_wrong_plug_changes_the_picture_and_leaves_no_trace(model):
 def test_every_function_that_can_be_plugged_is_called(name, model):
     scheduler = {"ddpm_step": "ddpm", "euler_step": "euler", "dpmpp_2m_step": "dpm++"}.get(name, "ddim")
     with lab.plug(**{name: getattr(FUNCTIONS[name], name)}) as calls:
-        if name == "reparameterize":
-            ldm.img2img(model, "a dog", Image.new("RGB", (64, 64), "red"), seed=0, num_inference_steps=STEPS)
+        if name == "keep_outside":
+            ldm.inpaint(model, "a dog", PICTURE, MASK, seed=0, num_inference_steps=STEPS)
+        elif name in ("reparameterize", "strength_timesteps"):
+            ldm.img2img(model, "a dog", PICTURE, seed=0, num_inference_steps=STEPS)
         else:
             paint(model, scheduler=scheduler)
-    assert calls == {name: 1 if name == "reparameterize" else STEPS}
+    assert calls == {name: 1 if name in ("reparameterize", "strength_timesteps") else STEPS}
 
 
 class OwnGroupNorm(nn.Module):

@@ -1,6 +1,6 @@
 """What only the notebooks use: the setup, figures, widgets, plugs and checks. Needs `pip install ldm-course[lab]`."""
 
-from ldm_course.lab import autoencoders, checks, noise, norms, plots, unet_plots, unets, widgets
+from ldm_course.lab import autoencoders, checks, noise, norms, plots, strength, unet_plots, unets, widgets
 from ldm_course.lab.plugs import plug
 from ldm_course.lab.setup import diffusers_pipeline, load_model
 from ldm_course.lab.source import show_source
@@ -15,6 +15,7 @@ __all__ = [
     "plots",
     "plug",
     "show_source",
+    "strength",
     "unet_plots",
     "unets",
     "widgets",

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.func import functional_call
 
-from ldm_course import sampling, schedulers, unet, vae
+from ldm_course import pipelines, sampling, schedulers, unet, vae
 from ldm_course.blocks import ResnetBlock
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import GroupNorm
@@ -20,6 +20,8 @@ from ldm_course.groupnorm import GroupNorm
 FUNCTIONS: dict[str, ModuleType] = {  # what can be replaced, and where the pipeline looks it up
     "reparameterize": vae,
     "timestep_embedding": unet,
+    "strength_timesteps": pipelines,
+    "keep_outside": pipelines,
     "guided_eps": sampling,
     "ddpm_step": schedulers,
     "ddim_step": schedulers,
