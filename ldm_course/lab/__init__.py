@@ -1,15 +1,19 @@
 """What only the notebooks use: the setup, figures, widgets, plugs and checks. Needs `pip install ldm-course[lab]`."""
 
-from ldm_course.lab import autoencoders, checks, noise, norms, plots, strength, unet_plots, unets, widgets
+from ldm_course.lab import autoencoders, checks, masks, noise, norms, plots, strength, unet_plots, unets, widgets
+from ldm_course.lab.painter import MaskPainter, box_mask
 from ldm_course.lab.plugs import plug
 from ldm_course.lab.setup import diffusers_pipeline, load_model
 from ldm_course.lab.source import show_source
 
 __all__ = [
+    "MaskPainter",
     "autoencoders",
+    "box_mask",
     "checks",
     "diffusers_pipeline",
     "load_model",
+    "masks",
     "noise",
     "norms",
     "plots",

@@ -16,51 +16,33 @@ from torch import Tensor
 
 from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.errors import InputError
-from ldm_course.images import load_image, resized, to_rgb, to_tensor, worked_size
+from ldm_course.images import load_image, to_tensor
 from ldm_course.lab import live, plots
 from ldm_course.lab.norms import interval
+from ldm_course.lab.prepared import GUIDANCE, Prepared
 from ldm_course.pipelines import img2img, strength_timesteps
 from ldm_course.sampling import denoise
 from ldm_course.scenes import Scene
-from ldm_course.text import encode_prompt
 from ldm_course.training.judge import Judge, read
 
 DRAG_STEPS = 8  # of DPM-Solver++, so that a picture follows the slider
-GUIDANCE = 7.5
 
 # ---- the slider ------------------------------------------------------------------------------------------------
 
 
-class Repainter:
-    """One picture, its latent and its noise kept, to be repainted at any strength.
-
-    Args:
-        image: brought to the model's size.
-        num_inference_steps: at strength 1.
-    """
+class Repainter(Prepared):
+    """Repaints its picture at any strength."""
 
     def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int = DRAG_STEPS):
-        image = to_rgb(image)
-        native = (model.unet.config.sample_size * model.vae.downscale) ** 2
-        size = worked_size(*image.size, native, model.vae.downscale)
-        self.model, self.timesteps = model, model.schedule.timesteps(num_inference_steps)
-        (self.image,) = resized([image], size)
-        with torch.no_grad():
-            pixels = to_tensor(self.image).to(model.device, model.dtype)
-            self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
-        self.contexts: dict[str, Tensor] = {}
-
-    def context(self, prompt: str) -> Tensor:
-        """The prompt's vectors, (1, 77, d), read once."""
-        if prompt not in self.contexts:
-            self.contexts[prompt] = encode_prompt(self.model, [prompt])
-        return self.contexts[prompt]
+        """The number of steps is that at strength 1."""
+        super().__init__(model, image, num_inference_steps)
 
     def start(self, strength: float, seed: int) -> tuple[Tensor, list[int]]:
         """The noisy latent at this strength, and the timesteps from there."""
         timesteps = strength_timesteps(self.timesteps, strength)
-        noise = torch.randn(self.z.shape, generator=torch.Generator().manual_seed(seed)).to(self.z.device)
-        return (self.model.schedule.add_noise(self.z, noise, timesteps[0]) if timesteps else self.z), timesteps
+        return (
+            self.model.schedule.add_noise(self.z, self.noise(seed), timesteps[0]) if timesteps else self.z
+        ), timesteps
 
     def __call__(self, prompt: str, strength: float, seed: int) -> Iterator[tuple[Image.Image, Image.Image] | None]:
         """Repaint: yields None between steps, and at the end the noisy start, decoded, and the result."""

@@ -1,0 +1,128 @@
+"""The exercises of notebook 06."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ldm_course import pipelines
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.checks.verdict import RIGHT, STEPS, Verdict, compare, plugged
+from ldm_course.pipelines import inpaint
+from ldm_course.scenes import Scene
+
+
+def cells(yours: Callable[[Tensor], Tensor]) -> Verdict:
+    """Exercise 1: a mask of pixels as a mask of latent cells."""
+
+    def right(mask: Tensor) -> Tensor:
+        return (mask[..., ::8, ::8] >= 0.5).float()
+
+    mistakes = [
+        (lambda mask: mask[..., ::8, ::8], "Grey stays grey: it is decided at one half, to 0 or 1."),
+        (
+            lambda mask: (F.avg_pool2d(mask, 8) >= 0.5).float(),
+            "It asks for the mean of a cell's pixels. That is a fair rule, but diffusers and the package take the "
+            "top left pixel.",
+        ),
+        (
+            lambda mask: F.max_pool2d((mask >= 0.5).float(), 8),
+            "It masks a cell if any of its pixels is masked; here the top left pixel decides.",
+        ),
+        (lambda mask: (mask[..., ::8, ::8] < 0.5).float(), "It is the wrong way round: 1 is where to paint."),
+        (lambda mask: (mask >= 0.5).float(), "It still has a value for each pixel; a latent cell is 8 x 8 pixels."),
+        (
+            lambda mask: (mask[..., 4::8, 4::8] >= 0.5).float(),
+            "It looks at the middle of each cell; the package looks at the top left pixel, as diffusers does.",
+        ),
+    ]
+    generator = torch.Generator().manual_seed(6)
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    return compare(yours, right, [(torch.rand(1, 1, 64, 64, generator=generator),), (ramp.contiguous(),)], mistakes)
+
+
+Keep = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+
+def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
+    """Exercise 2: put the picture back outside the mask; first alone, then in the real pipeline."""
+    mistakes = [
+        (
+            lambda x, z, noise, m, a: (1 - m) * x + m * _at(z, noise, a),
+            "Inside and outside are swapped: the mask is 1 where x, the new picture, is to be.",
+        ),
+        (
+            lambda x, z, noise, m, a: m * x + (1 - m) * z,
+            "It puts the clean latent back, while x still has noise; both must be at the level alpha_bar.",
+        ),
+        (
+            lambda x, z, noise, m, a: m * x + (1 - m) * (z + noise),
+            "The noise has full weight at every level; weights are the roots of alpha_bar and 1 - alpha_bar.",
+        ),
+        (
+            lambda x, z, noise, m, a: m * x + (1 - m) * _at(noise, z, a),
+            "The weights are swapped: alpha_bar is the picture's share.",
+        ),
+        (
+            lambda x, z, noise, m, a: m * x + (1 - m) * (a * z + (1 - a) * noise),
+            "The square roots are missing: alpha_bar is a share of the variance.",
+        ),
+        (lambda x, z, noise, m, a: m * x, "It leaves nothing outside; the picture has to go there."),
+        (lambda x, z, noise, m, a: x, "It leaves x as it is: the picture outside the mask is not put back."),
+        (
+            lambda x, z, noise, m, a: x + (1 - m) * _at(z, noise, a),
+            "Outside it adds the picture to x instead of replacing x: x has the weight m.",
+        ),
+    ]
+    x, z, noise = _random(3)
+    m = (torch.arange(5) > 2).float().expand(2, 1, 3, 5).contiguous()
+    cases = [(x, z, noise, m, a) for a in (0.05, 0.5, 1.0)]
+    verdict = compare(yours, pipelines.keep_outside, cases, mistakes)
+    if verdict.status != RIGHT:
+        return verdict
+    side = model.unet.config.sample_size * model.vae.downscale
+    picture = Scene(animal="dog", colour="brown", place="beach").render(side)
+    mask = Image.new("L", picture.size, 0)
+    mask.paste(255, (0, side // 2, side, side))
+
+    def paint() -> Image.Image:
+        painted = inpaint(model, "a dog running", picture, mask, seed=0, num_inference_steps=STEPS)
+        assert isinstance(painted, Image.Image)
+        return painted
+
+    return plugged(model, paint, keep_outside=yours)
+
+
+def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Exercise 3: the original pixels back, softly if the mask is soft."""
+    mistakes = [
+        (
+            lambda new, old, mask: (1 - mask) * new + mask * old,
+            "New and old are swapped: the mask is 1 where it is new.",
+        ),
+        (
+            lambda new, old, mask: torch.where(mask >= 0.5, new, old),
+            "It cuts hard at one half; a soft mask is to mix the two.",
+        ),
+        (lambda new, old, mask: new * mask, "Outside it is black: the old picture is missing."),
+        (
+            lambda new, old, mask: new * mask + old,
+            "It adds the old picture everywhere; outside alone it has a weight.",
+        ),
+    ]
+    new, old, mask = (torch.sigmoid(2 * part) for part in _random(3))
+    return compare(yours, lambda new, old, mask: mask * new + (1 - mask) * old, [(new, old, mask)], mistakes)
+
+
+def _at(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
+    return sqrt(alpha_bar) * z + sqrt(1 - alpha_bar) * noise
+
+
+def _random(count: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(6)
+    return tuple(torch.randn(2, 4, 3, 5, generator=generator) for _ in range(count))

@@ -1,0 +1,128 @@
+"""Notebook 06: masks drawn over pictures, what in-painting changes outside of them, and a studio to paint in."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.errors import InputError
+from ldm_course.images import latent_mask
+from ldm_course.lab import live, plots
+from ldm_course.lab.painter import MaskPainter
+from ldm_course.lab.prepared import GUIDANCE, Prepared
+from ldm_course.pipelines import keep_outside
+from ldm_course.sampling import denoise
+
+STUDIO_STEPS = 12  # of DPM-Solver++
+TINT = (230, 97, 1)
+
+# ---- drawing ---------------------------------------------------------------------------------------------------
+
+
+def over(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with the masked part tinted orange."""
+    tinted = Image.blend(image.convert("RGB"), Image.new("RGB", image.size, TINT), 0.6)
+    return Image.composite(tinted, image.convert("RGB"), mask.convert("L"))
+
+
+def cells(image: Image.Image, mask: Image.Image, downscale: int) -> Image.Image:
+    """The picture with the mask as the latent knows it: its cells tinted, and lines between them."""
+    m = latent_mask(mask, downscale)[0, 0]
+    hard = Image.fromarray((m.numpy() * 255).astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
+    scale = max(1, plots.SIDE // image.width)
+    drawn = over(image, hard).resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(drawn)
+    for line in range(0, drawn.width, downscale * scale):
+        pen.line((line, 0, line, drawn.height), fill="white")
+    for line in range(0, drawn.height, downscale * scale):
+        pen.line((0, line, drawn.width, line), fill="white")
+    return drawn
+
+
+def change(one: Image.Image, other: Image.Image, gain: float = 4.0) -> Image.Image:
+    """Where two pictures differ: black where they do not, and white from 255 / gain on."""
+    apart = np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).max(axis=2)
+    return Image.fromarray((apart * gain).clip(0, 255).astype(np.uint8))
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------
+
+
+def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
+    """Root mean square difference of two pictures where the mask is black, in 255ths of a pixel's range.
+
+    Raises:
+        InputError: if the mask leaves no pixel out.
+    """
+    outside = np.asarray(mask.convert("L")) == 0
+    if not outside.any():
+        raise InputError("The mask covers the whole picture, so nothing is outside of it.")
+    apart = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
+    return float(np.sqrt((apart[outside] ** 2).mean()))
+
+
+# ---- the studio ------------------------------------------------------------------------------------------------
+
+
+class Inpainter(Prepared):
+    """Repaints its picture under any mask."""
+
+    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int = STUDIO_STEPS):
+        super().__init__(model, image, num_inference_steps)
+
+    def __call__(self, prompt: str, mask: Image.Image, seed: int) -> Generator[Image.Image | None, None, None]:
+        """Repaint under the mask: yields None between steps, and at the end the picture."""
+        model = self.model
+        m = latent_mask(mask, model.vae.downscale).to(model.device)
+        noise = self.noise(seed)
+
+        def after_step(x: Tensor, t_prev: int) -> Tensor:
+            return keep_outside(x, self.z, noise, m, 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev))
+
+        x = noise
+        for state in denoise(
+            model,
+            noise,
+            self.context(prompt),
+            self.timesteps,
+            negative_context=self.context(""),
+            guidance_scale=GUIDANCE,
+            scheduler="dpm++",
+            after_step=after_step,
+        ):
+            x = state.x_t
+            yield None
+        yield Image.composite(plots.decoded(model, x), self.image, mask)
+
+
+def studio(inpainter: Inpainter, mask: Image.Image, prompt: str) -> ipywidgets.Box:
+    """The mask painter, a prompt and a seed; each change repaints the picture beside it."""
+    painter = MaskPainter(inpainter.image, mask)
+    text = ipywidgets.Text(value=prompt, continuous_update=False, description="prompt", layout={"width": "384px"})
+    seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"})
+    image = ipywidgets.Image(format="jpeg", layout={"width": "384px"})
+    note = ipywidgets.Label()
+
+    def work(_: Any) -> Generator[None, None, None]:
+        try:
+            for drawn in inpainter(text.value, painter.mask_image, seed.value):
+                if drawn is not None:
+                    note.value, image.value = "", plots.jpeg(drawn.resize((2 * drawn.width, 2 * drawn.height)))
+                yield
+        except InputError as error:  # nothing is masked, say
+            note.value = str(error)
+
+    newest = live.Newest(work)
+    painter.observe(newest.request, names="mask")
+    for control in (text, seed):
+        control.observe(newest.request, names="value")
+    newest.request(None)
+    box = ipywidgets.HBox([painter, ipywidgets.VBox([image, text, seed, note])], layout={"flex_flow": "row wrap"})
+    box.newest = newest
+    return box

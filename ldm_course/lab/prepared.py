@@ -1,0 +1,38 @@
+"""A picture made ready to be repainted again and again: what does not change is computed once."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.images import resized, to_rgb, to_tensor, worked_size
+from ldm_course.text import encode_prompt
+
+GUIDANCE = 7.5  # of the live widgets
+
+
+class Prepared:
+    """A picture at the model's size, its scaled latent z (1, c, h, w), and the vectors of prompts once read."""
+
+    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
+        image = to_rgb(image)
+        native = (model.unet.config.sample_size * model.vae.downscale) ** 2
+        size = worked_size(*image.size, native, model.vae.downscale)
+        (self.image,) = resized([image], size)
+        self.model, self.timesteps = model, model.schedule.timesteps(num_inference_steps)
+        with torch.no_grad():
+            pixels = to_tensor(self.image).to(model.device, model.dtype)
+            self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
+        self._contexts: dict[str, Tensor] = {}
+
+    def context(self, prompt: str) -> Tensor:
+        """The prompt's vectors, (1, 77, d)."""
+        if prompt not in self._contexts:
+            self._contexts[prompt] = encode_prompt(self.model, [prompt])
+        return self._contexts[prompt]
+
+    def noise(self, seed: int) -> Tensor:
+        """Noise of the latent's shape."""
+        return torch.randn(self.z.shape, generator=torch.Generator().manual_seed(seed)).to(self.z.device)
