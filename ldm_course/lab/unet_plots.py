@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -143,12 +144,13 @@ def _legend(axes: Axes, x: float, y: float) -> None:
 # ---- what depends on the time ----------------------------------------------------------------------------------
 
 
-def over_time(values: Tensor, name: str) -> Figure:
-    """Values (T, n) of every timestep as columns: purple below zero, white at it, orange above."""
+def over_time(values: Tensor, name: str, T: int = 1000) -> Figure:
+    """Values (k, n) at k timesteps, evenly from 0 to T, as columns: purple below zero, white at it, orange above."""
     figure = Figure(figsize=(7.5, 2.9))
     axes = figure.subplots()
-    most = values.abs().max().item()
-    image = axes.imshow(values.T, cmap=SIGNED, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+    most, (_, n) = values.abs().max().item(), values.shape
+    style = {"vmin": -most, "vmax": most, "aspect": "auto", "interpolation": "nearest", "extent": (0, T, n, 0)}
+    image = axes.imshow(values.T.numpy(), cmap=SIGNED, **style)
     axes.set(xlabel="timestep t", ylabel=name)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, pad=0.02).outline.set_visible(False)
@@ -158,32 +160,30 @@ def over_time(values: Tensor, name: str) -> Figure:
 # ---- damage ----------------------------------------------------------------------------------------------------
 
 
-def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[str], whole: str) -> Figure:
-    """A dot with its 95% interval for each row and column; `whole` names the row to compare with.
+def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[str]) -> Figure:
+    """How many times larger an error became: a dot with its 95% interval for each row and column, on a log scale.
 
     Args:
         rows: name -> per column the mean and half the interval's width.
         titles: of the columns.
     """
-    figure = Figure(figsize=(2.3 + 1.9 * len(titles), 0.9 + 0.3 * len(rows)))
-    axes_of = figure.subplots(1, len(titles), sharey=True, sharex=True)
-    names = list(rows)
-    for column, (axes, title) in enumerate(zip(np.atleast_1d(axes_of), titles)):
-        for i, name in enumerate(names):
-            mean, half = rows[name][column]
-            axes.errorbar(
-                mean, i, xerr=half, fmt="o", color=BLUE if name == whole else ORANGE, markersize=5, capsize=2
-            )
-        axes.axvline(rows[whole][column][0], color=BLUE, lw=0.8, ls=":")
+    figure = Figure(figsize=(2.6 + 1.7 * len(titles), 0.9 + 0.28 * len(rows)), layout="constrained")
+    columns = figure.subplots(1, len(titles), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, title, values in zip(columns, titles, zip(*rows.values())):
+        means, halves = (torch.tensor(numbers).tolist() for numbers in zip(*values))
+        axes.axvline(1, color=BLUE, lw=1)
+        axes.errorbar(means, range(len(means)), xerr=halves, fmt="o", color=ORANGE, markersize=5, capsize=3)
         axes.set_title(title, fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+        axes.minorticks_off()
+        axes.grid(axis="y", color="#eeeeee")
+        axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(left=False)
-        axes.grid(axis="y", color="#eeeeee")
-        axes.set_xscale("log")
-    np.atleast_1d(axes_of)[0].set_yticks(range(len(names)), names)
-    np.atleast_1d(axes_of)[0].invert_yaxis()
-    figure.supxlabel("mean squared error of the predicted noise (log scale)", fontsize=10)
-    figure.tight_layout()
+    columns[0].set_yticks(range(len(rows)), rows)
+    columns[0].invert_yaxis()
+    figure.supxlabel("times the error with nothing missing", fontsize=10)
     return figure
 
 
