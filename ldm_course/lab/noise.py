@@ -76,11 +76,11 @@ def strength_page(image: Image.Image, start: Image.Image, result: Image.Image, s
 
 
 def posterior(samples: Tensor, prior: tuple[float, float], formula: tuple[float, float]) -> Figure:
-    """Draws of x_prev as a histogram, the density before x_t was known and that of the posterior, as (mean, variance)."""
+    """A histogram of drawn x_prev, the density before x_t was known, and the posterior's, (mean, variance) each."""
     figure = Figure(figsize=(6.4, 2.8))
     axes = figure.subplots()
-    spread = 3.5 * math.sqrt(prior[1])
-    x = np.linspace(prior[0] - spread, prior[0] + spread, 400)
+    std = math.sqrt(prior[1])
+    x = np.linspace(prior[0] - 6 * std, prior[0] + 4 * std, 400)  # with room for the legend
     axes.hist(samples.numpy(), bins=60, density=True, color=PALE, label="drawn, where x_t came out right")
     axes.plot(x, normal_density(x, *prior), "--", color=ORANGE, label="before: q(x_prev | x_0)")
     axes.plot(x, normal_density(x, *formula), color=BLUE, label="formula: q(x_prev | x_t, x_0)")
@@ -110,20 +110,32 @@ def paths(schedule: NoiseSchedule, fine: Sequence[State], coarse: Sequence[State
 
 
 def quality(steps: Sequence[int], distance: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Figure:
-    """Steps against quality, scheduler -> (steps, pictures): the distance to the reference, and the share right."""
+    """Steps against quality, scheduler -> (steps, pictures): the distance to the reference, and the share right.
+
+    With 95% intervals; the distance's mean and interval are of its logarithm.
+    """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, other = figure.subplots(1, 2)
     for axes, values in ((left, distance), (other, right)):
         for i, (name, (colour, style)) in enumerate(STYLES.items()):
-            mean, half = interval(values[name])
             x = np.array(steps) * 1.04 ** (i - 1.5)  # side by side, so that no interval hides another
-            axes.errorbar(x, mean, half, fmt=style, color=colour, markersize=4, linewidth=1.2, label=name)
+            if axes is left:  # the mean of the logarithms, or one picture far off would be all one sees
+                mean, half = interval(values[name].log())
+                low, middle, high = ((mean + side * half).exp() for side in (-1, 0, 1))
+            else:
+                middle, half = interval(values[name])
+                low, high = middle - half, middle + half
+            errors = torch.stack([middle - low, high - middle])
+            axes.errorbar(x, middle, errors, fmt=style, color=colour, markersize=4, linewidth=1.2, label=name)
         axes.set_xscale("log")
         axes.set_xticks(steps, map(str, steps))
         axes.minorticks_off()
         axes.set_xlabel("steps")
         axes.spines[["top", "right"]].set_visible(False)
+    ticks = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
     left.set(yscale="log", ylabel="distance to the reference")
-    other.set(ylabel="share the judge reads right", ylim=(0, 1.02))
+    left.set_yticks(ticks, map(str, ticks))
+    left.minorticks_off()
+    other.set(ylabel="share that the judge reads right", ylim=(0, 1.04))
     left.legend(frameon=False, fontsize=9)
     return figure

@@ -104,7 +104,8 @@ def group_sheet(x: Tensor, numbers: Sequence[int]) -> Figure:
     Left the channels as tiles, purple below zero and orange above, framed in their group's colour, blue or orange
     in turn. Right each channel's mean, and one standard deviation to either side.
     """
-    figure = Figure(figsize=(9.6, 2.9 * len(numbers)), layout="constrained")
+    figure = Figure(figsize=(9.2, 2.7 * len(numbers)))
+    figure.subplots_adjust(0.01, 0.25 / len(numbers), 0.99, 1 - 0.12 / len(numbers), wspace=0.14, hspace=0.4)
     rows = figure.subplots(len(numbers), 2, squeeze=False, width_ratios=(1, 1.5))
     for (tiles, means), groups in zip(rows, numbers):
         y = group_norm_by_hand(x[None].float(), groups, torch.ones(len(x)), torch.zeros(len(x)), 1e-5)[0]
@@ -134,9 +135,10 @@ def _draw_tiles(axes: Axes, y: Tensor, groups: int) -> None:
 
 
 def _draw_channels(axes: Axes, y: Tensor, groups: int) -> None:
-    flat = y.flatten(1)
-    for i, (mean, std) in enumerate(zip(flat.mean(1).tolist(), flat.std(1, unbiased=False).tolist())):
-        axes.errorbar(i, mean, std, fmt="o", color=_colours(len(y), groups)[i], markersize=3, linewidth=1)
+    flat, colours = y.flatten(1), _colours(len(y), groups)
+    mean, std = flat.mean(1).numpy(), flat.std(1, unbiased=False).numpy()
+    axes.vlines(range(len(y)), mean - std, mean + std, colors=colours, linewidth=1)
+    axes.scatter(range(len(y)), mean, c=colours, s=9, zorder=3)
     axes.axhline(0, color=PALE, linewidth=0.8, zorder=0)
     axes.set(ylim=(-3.2, 3.2), xlim=(-1, len(y)), xlabel="channel", ylabel="mean ± std")
     axes.spines[["top", "right"]].set_visible(False)
@@ -210,7 +212,7 @@ def orders(differences: Mapping[str, tuple[float, Tensor]]) -> Figure:
         axes.plot([low, high], [row, row], color=PALE, linewidth=5, solid_capstyle="butt")
         axes.plot(real, row, "D" if outside else "o", color=ORANGE if outside else BLUE, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(differences)), differences, fontsize=7)
+    axes.set_yticks(range(len(differences)), list(differences), fontsize=7)
     axes.set(xlabel="|correlation| of channels: inside a group, less across groups", ylim=(len(differences), -1))
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
