@@ -149,8 +149,9 @@ def over_time(values: Tensor, name: str, T: int = 1000) -> Figure:
     figure = Figure(figsize=(7.5, 2.9))
     axes = figure.subplots()
     most, (_, n) = values.abs().max().item(), values.shape
-    style = {"vmin": -most, "vmax": most, "aspect": "auto", "interpolation": "nearest", "extent": (0, T, n, 0)}
-    image = axes.imshow(values.T.numpy(), cmap=SIGNED, **style)
+    image = axes.imshow(
+        values.T.numpy(), SIGNED, aspect="auto", interpolation="nearest", vmin=-most, vmax=most, extent=(0, T, n, 0)
+    )
     axes.set(xlabel="timestep t", ylabel=name)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, pad=0.02).outline.set_visible(False)
