@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import ipywidgets
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm_course.errors import InputError
 from ldm_course.images import to_pil
@@ -68,33 +67,35 @@ class Watch:
     """Draws the loss so far, and some pictures above what the model makes of them, about once a second.
 
     Args:
-        rebuild: pictures (n, 3, h, w) in [-1, 1] to the model's reconstructions.
+        rebuild: of a model and pictures (n, 3, h, w) in [-1, 1], to their reconstructions.
         x: the pictures to look at.
         steps: of the whole training.
         name: of the model, for the captions.
     """
 
-    def __init__(self, rebuild: Encode, x: Tensor, steps: int, name: str):
-        self.rebuild, self.x, self.steps = rebuild, x, steps
-        self.values: list[float] = []
-        self.drawn = time.monotonic()
-        self.curve = plots.Live(self._curve(), f"The loss of the {name}, step by step; the dark line is its mean.")
-        self.pictures = plots.Live(self._pictures(), f"Fresh pictures, and below them what the {name} makes of them.")
+    def __init__(self, rebuild: Callable[[nn.Module, Tensor], Tensor], x: Tensor, steps: int, name: str):
+        self.rebuild, self.x, self.steps, self.name = rebuild, x, steps, name
+        self.losses: list[float] = []
+        self.live: list[plots.Live] = []
+        self.drawn = 0.0
 
-    def __call__(self, loss: float) -> None:
+    def __call__(self, model: nn.Module, loss: float) -> None:
         """Note a step's loss, and draw if it is time or the training is over."""
-        self.values.append(loss)
-        if time.monotonic() - self.drawn > 1 or len(self.values) == self.steps:
-            self.curve.draw(self._curve())
-            self.pictures.draw(self._pictures())
-            self.drawn = time.monotonic()
-
-    def _curve(self) -> Figure:
-        return plots.losses({"loss": self.values}, self.steps)
-
-    def _pictures(self) -> Image.Image:
+        self.losses.append(loss)
+        if self.live and time.monotonic() - self.drawn < 1 and len(self.losses) < self.steps:
+            return
         with torch.no_grad():
-            return rows([self.x, self.rebuild(self.x)])
+            pictures = rows([self.x, self.rebuild(model, self.x)])
+        curve = plots.losses({"loss": self.losses}, self.steps)
+        if self.live:
+            for figure, live in zip((curve, pictures), self.live):
+                live.draw(figure)
+        else:
+            self.live = [
+                plots.Live(curve, f"The loss of the {self.name}, step by step; the dark line is a running mean."),
+                plots.Live(pictures, f"Fresh pictures, and below each what the {self.name} makes of it."),
+            ]
+        self.drawn = time.monotonic()
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -131,7 +132,7 @@ class Plane:
         x: the pictures to show, each where its latent lies.
     """
 
-    side = 576  # of the map, in drawn pixels
+    side = 768  # of the map, in drawn pixels
 
     def __init__(self, encode: Encode, decode: Encode, x: Tensor):
         with torch.no_grad():
@@ -141,7 +142,7 @@ class Plane:
         self.decode, self.mean, self.std = decode, z.mean(dim=0), z.std(dim=0)
         self.map = self._draw((z - self.mean) / self.std, x)
 
-    def _draw(self, places: Tensor, x: Tensor, thumb: int = 42) -> Image.Image:
+    def _draw(self, places: Tensor, x: Tensor, thumb: int = 56) -> Image.Image:
         canvas = Image.new("RGB", (self.side, self.side), "white")
         for place, small in zip(places.tolist(), to_pil(x)):
             left, top = self.pixel(*place)
@@ -168,8 +169,8 @@ class Plane:
         """The map with a point on it, and beside it the picture that the point decodes to."""
         marked, (x, y) = self.map.copy(), self.pixel(first, second)
         pen = ImageDraw.Draw(marked)
-        pen.ellipse((x - 13, y - 13, x + 13, y + 13), fill="white", outline=plots.INK, width=2)
-        pen.ellipse((x - 8, y - 8, x + 8, y + 8), fill=plots.ORANGE)
+        pen.ellipse((x - 16, y - 16, x + 16, y + 16), fill="white", outline=plots.INK, width=2)
+        pen.ellipse((x - 10, y - 10, x + 10, y + 10), fill=plots.ORANGE)
         return plots.grid([[marked, self.decoded(first, second)]], side=self.side)
 
     def mosaic(self, count: int = 9) -> Image.Image:
