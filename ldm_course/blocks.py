@@ -71,10 +71,11 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width with a strided 3x3 convolution; an odd size is rounded up.
+    """Halve height and width with a strided 3x3 convolution.
 
     Args:
-        asymmetric: pad only right and bottom, as the VAE does; otherwise all round, as the UNet does.
+        asymmetric: pad only right and bottom, as the VAE does, which rounds an odd size down; otherwise all round,
+            as the UNet does, which rounds it up.
     """
 
     def __init__(self, channels: int, asymmetric: bool = False):
