@@ -50,9 +50,13 @@ def small_scenes(count: int, seed: int) -> Pictures:
     """
     if count < 1:
         raise InputError(f"count is {count}; it must be 1 or more.")
-    plain = {"accessory": None, "action": "sitting", "facing": "right", "smile": 0.5}
-    still = dict.fromkeys(("x", "y", "tilt", "gaze"), 0.0)
-    scenes = [replace(training_scene(seed, i), size=1.0, **plain, **still) for i in range(count)]
+    scenes = [
+        replace(
+            training_scene(seed, i), accessory=None, action="sitting", facing="right",
+            x=0.0, y=0.0, size=1.0, tilt=0.0, gaze=0.0, smile=0.5,
+        )
+        for i in range(count)
+    ]  # fmt: skip
     pixels = np.stack([np.asarray(scene.render(SMALL)) for scene in scenes])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     names = ("animal", "colour", "place")
@@ -88,8 +92,8 @@ class Watch:
             pictures = rows([self.x, self.rebuild(model, self.x)])
         curve = plots.losses({"loss": self.losses}, self.steps)
         if self.live:
-            for figure, live in zip((curve, pictures), self.live):
-                live.draw(figure)
+            self.live[0].draw(curve)
+            self.live[1].draw(pictures)
         else:
             self.live = [
                 plots.Live(curve, f"The loss of the {self.name}, step by step; the dark line is a running mean."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from math import ceil, prod
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ldm_course import vae
@@ -49,8 +49,12 @@ def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: Lat
     picture = Scene(animal="dog", colour="orange", place="snow").render(
         model.unet.config.sample_size * model.vae.downscale
     )
-    settings = {"strength": 0.5, "seed": 0, "num_inference_steps": 2 * STEPS}
-    paint = functools.partial(img2img, model, "a dog with glasses", picture, **settings)
+
+    def paint() -> Image.Image:
+        painted = img2img(model, "a dog with glasses", picture, strength=0.5, seed=0, num_inference_steps=2 * STEPS)
+        assert isinstance(painted, Image.Image)
+        return painted
+
     return plugged(model, paint, reparameterize=yours)
 
 
