@@ -113,7 +113,8 @@ def outcomes(
     num_inference_steps: int = 20,
 ) -> Outcome:
     """Repaint scenes after "a ... with glasses", picture i from seed i, and measure what comes out."""
-    images = [scene.render() for scene in scenes]
+    side = model.unet.config.sample_size * model.vae.downscale
+    images = [scene.render(side) for scene in scenes]
     prompts = [f"a {scene.animal} with glasses" for scene in scenes]
     before = torch.cat([to_tensor(image) for image in images])
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
