@@ -102,7 +102,8 @@ def plugged(model: LatentDiffusion, paint: Callable[[], Image.Image] | None = No
         message = f"With your {names} the pipeline paints another picture, {difference}/255 off."
         return Verdict(WRONG, message, (before, after))
     count = sum(calls.values())
-    message = f"The pipeline called your {names} {count} times and painted the same picture."
+    times = "once" if count == 1 else f"{count} times"
+    message = f"The pipeline called your {names} {times} and painted the same picture."
     return Verdict(RIGHT, message, (before, after))
 
 
