@@ -177,7 +177,7 @@ def test_evaluate_says_what_a_foreign_model_lacks(tmp_path):
 def test_a_stage_says_which_one_must_come_first(tmp_path):
     with pytest.raises(InputError, match="train vae"):
         stages.train_stage("judge", tmp_path, steps=1)
-    with pytest.raises(InputError, match="clip, vae, judge, unet, all"):
+    with pytest.raises(InputError, match="clip, vae, judge, unet, decoder, all"):
         stages.train_stage("gan", tmp_path)
 
 
@@ -239,12 +239,12 @@ def as_json(folder: Path) -> dict:
 
 
 def test_all_stages_run_one_after_the_other_and_leave_a_model(tmp_path):
-    stages.train_stage("all", tmp_path, steps=2, pictures=8, batch_size=4)
+    stages.train_stage("all", tmp_path, steps=2, pictures=8, batch_size=4, precision="no")
     model = ldm.load(tmp_path / "model")
     assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=1).size == (128, 128)
     encoded = list((tmp_path / "data").glob("*.safetensors"))
     assert {path.name.split("-")[0] for path in encoded} == {"latents", "contexts"}
     before = {path: path.stat().st_mtime_ns for path in encoded}
-    stages.train_stage("unet", tmp_path, steps=3, pictures=8, batch_size=4, resume=True)
+    stages.train_stage("unet", tmp_path, steps=3, pictures=8, batch_size=4, precision="no", resume=True)
     assert before == {path: path.stat().st_mtime_ns for path in encoded}, "encoded once"
     assert json.loads((tmp_path / "model" / "training.json").read_text())["unet"]["step"] == 3
