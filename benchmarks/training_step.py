@@ -8,7 +8,8 @@ Prints the median time of a step, pictures a second, and throughput as a multipl
 - diffusers, bf16: the same under bfloat16 autocast.
 - ours: the step of `ldm-course train unet`: bfloat16 autocast, fused AdamW, plain attention.
 
-The last line is the share of our step that goes into making the batch. Losses are printed, too: all three learn.
+The last line is the share of our step that goes into making the batch.
+Losses are printed, too, to see that all three learn.
 """
 
 from __future__ import annotations
