@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import noise, one_sentence
 from PIL import Image
-from test_notebooks import cells, exercises, judge, python
+from test_notebooks import assert_hint, cells, python
 from torch import nn
 from torch.testing import assert_close
 
@@ -267,9 +267,7 @@ WRONG = {
     "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
 )
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
-    cell, _ = exercises(NAME)[title]
-    verdict = judge(cell, f"{cell.splitlines()[0]}\n    {body}\n", model)
-    assert verdict.status == "wrong" and hint in verdict.message, verdict
+    assert_hint(NAME, title, body, hint, model)
 
 
 def test_other_right_ways_are_right():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from helpers import noise, one_sentence, our_unet, randomise, tiny_unet
 from PIL import Image
-from test_notebooks import cells, exercises, judge, python
+from test_notebooks import assert_hint, cells, exercises, python
 from torch import nn
 from torch.testing import assert_close
 
@@ -216,9 +216,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 
 @pytest.mark.parametrize("title, body, hint", [(title, *answer) for title in WRONG for answer in WRONG[title]])
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
-    cell, _ = exercises(NAME)[title]
-    verdict = judge(cell, f"{cell.splitlines()[0]}\n    {body}\n", model)
-    assert verdict.status == "wrong" and hint in verdict.message, verdict
+    assert_hint(NAME, title, body, hint, model)
 
 
 def test_a_block_that_is_right_alone_must_be_called(model):

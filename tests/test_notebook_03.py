@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import noise, one_sentence, relative_error
 from PIL import Image
-from test_notebooks import cells, exercises, judge, python
+from test_notebooks import assert_hint, cells, exercises, judge, python
 from torch import nn
 
 import ldm_course as ldm
@@ -138,9 +138,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
 )
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
-    cell, _ = exercises(NAME)[title]
-    verdict = judge(cell, f"{cell.splitlines()[0]}\n    {body}\n", model)
-    assert verdict.status == "wrong" and hint in verdict.message, verdict
+    assert_hint(NAME, title, body, hint, model)
 
 
 @pytest.mark.parametrize("title", ["scale-and-shift", "ddpm-mean", "eta"])

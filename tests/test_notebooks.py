@@ -249,6 +249,15 @@ def judge(cell: str, answer: str, model: LatentDiffusion) -> lab.checks.Verdict:
     return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", names(model))
 
 
+def assert_hint(name: str, title: str, body: str, hint: str, model: LatentDiffusion) -> None:
+    """A wrong answer, given as its function's body, gets a hint with these words."""
+    cell, _ = exercises(name)[title]
+    head = cell.splitlines()[0]
+    assert head.startswith("def ") or head.startswith("class ")
+    verdict = judge(cell, f"{head}\n    {body}\n", model)
+    assert verdict.status == "wrong" and hint in verdict.message, verdict
+
+
 ALL_EXERCISES = [(name, title) for name in sorted(NOTEBOOKS) for title in exercises(name)]
 
 
@@ -283,11 +292,7 @@ def test_the_folded_solution_is_right(name, title, model):
     ],
 )
 def test_a_typical_mistake_gets_a_hint_that_names_it(name, title, body, hint, model):
-    cell, _ = exercises(name)[title]
-    head = cell.splitlines()[0]
-    assert head.startswith("def ")
-    verdict = judge(cell, f"{head}\n    {body}\n", model)
-    assert verdict.status == "wrong" and hint in verdict.message, verdict
+    assert_hint(name, title, body, hint, model)
 
 
 @every_notebook
