@@ -25,6 +25,7 @@ from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
 from ldm_course.lab.checks import verdict
 from ldm_course.lab.checks.verdict import NOT_TRIED, RIGHT, WRONG
 from ldm_course.lab.plugs import FUNCTIONS, MODULES
+from ldm_course.lab.setup import DIFFUSERS
 
 STEPS = 4
 PICTURE, MASK = Image.new("RGB", (64, 64), "red"), Image.linear_gradient("L").resize((64, 64))
@@ -392,3 +393,12 @@ def test_diffusers_paints_the_same_picture(folder, model):
     theirs = pipe("a dog", latents=latents, num_inference_steps=STEPS).images[0]
     ours = ldm.txt2img(replace(model, known_words=None), "a dog", latents=latents, num_inference_steps=STEPS)
     assert pixel_difference(ours, theirs) <= 1
+
+
+def test_diffusers_pipeline_is_that_of_the_task(folder, model, capfd):
+    for task, name in DIFFUSERS.items():
+        assert type(lab.diffusers_pipeline(model, folder, task)).__name__ == name
+    out, err = capfd.readouterr()
+    assert out == err == "", "no remarks on the page"
+    with one_sentence("task", "img2img"):
+        lab.diffusers_pipeline(model, folder, "upscale")

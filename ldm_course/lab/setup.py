@@ -13,11 +13,17 @@ from torch import nn
 
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
+from ldm_course.inputs import check_choice
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 SMALL = "small"
+DIFFUSERS = {  # task -> the class of diffusers that does it
+    "txt2img": "StableDiffusionPipeline",
+    "img2img": "StableDiffusionImg2ImgPipeline",
+    "inpaint": "StableDiffusionInpaintPipeline",
+}
 
 
 def load_model(name: str = SMALL) -> tuple[LatentDiffusion, Path]:
@@ -48,13 +54,18 @@ def load_model(name: str = SMALL) -> tuple[LatentDiffusion, Path]:
     return model, bundled_path()
 
 
-def diffusers_pipeline(model: LatentDiffusion, folder: str | Path) -> StableDiffusionPipeline:
-    """diffusers' own text-to-image pipeline, from the files that `model` was loaded from, with its DDIM scheduler."""
+def diffusers_pipeline(model: LatentDiffusion, folder: str | Path, task: str = "txt2img") -> DiffusionPipeline:
+    """diffusers' own pipeline for a task, from the files that `model` was loaded from, with its DDIM scheduler.
+
+    Args:
+        task: "txt2img", "img2img" or "inpaint".
+    """
+    check_choice("task", task, tuple(DIFFUSERS))
     with _quiet():
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
+        import diffusers
 
         half = model.dtype == torch.float16 and any(Path(folder).glob("unet/*.fp16.safetensors"))
-        pipe = StableDiffusionPipeline.from_pretrained(
+        pipe = getattr(diffusers, DIFFUSERS[task]).from_pretrained(
             folder,
             torch_dtype=model.dtype,
             variant="fp16" if half else None,
@@ -63,7 +74,7 @@ def diffusers_pipeline(model: LatentDiffusion, folder: str | Path) -> StableDiff
             requires_safety_checker=False,
             local_files_only=True,
         )
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(model.device)
 
