@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from math import sqrt
 from typing import Any
 
 import ipywidgets
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from ldm_course.checkpoint import LatentDiffusion
@@ -34,9 +36,10 @@ def over(image: Image.Image, mask: Image.Image) -> Image.Image:
 def cells(image: Image.Image, mask: Image.Image, downscale: int) -> Image.Image:
     """The picture with the mask as the latent knows it: its cells tinted, and lines between them."""
     m = latent_mask(mask, downscale)[0, 0]
-    hard = Image.fromarray((m.numpy() * 255).astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
     scale = max(1, plots.SIDE // image.width)
-    drawn = over(image, hard).resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    size = (image.width * scale, image.height * scale)
+    hard = Image.fromarray((m.numpy() * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    drawn = over(image.resize(size, Image.Resampling.LANCZOS), hard)
     pen = ImageDraw.Draw(drawn)
     for line in range(0, drawn.width, downscale * scale):
         pen.line((line, 0, line, drawn.height), fill="white")
@@ -47,8 +50,25 @@ def cells(image: Image.Image, mask: Image.Image, downscale: int) -> Image.Image:
 
 def change(one: Image.Image, other: Image.Image, gain: float = 4.0) -> Image.Image:
     """Where two pictures differ: black where they do not, and white from 255 / gain on."""
-    apart = np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).max(axis=2)
-    return Image.fromarray((apart * gain).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.abs(_apart(one, other)).max(axis=2) * gain).clip(0, 255).astype(np.uint8))
+
+
+def fading(shares: dict[str, Sequence[Sequence[float]]], width: int) -> Figure:
+    """Changes against the distance from the mask, each share of several pictures from `change_by_distance`.
+
+    Means over the pictures, with 95% intervals.
+    """
+    figure = Figure(figsize=(7, 2.8))
+    axes = figure.subplots()
+    for (name, lists), colour, style in zip(shares.items(), (plots.BLUE, plots.ORANGE), ("o-", "s--")):
+        values = np.asarray(lists)  # (pictures, distances)
+        half = 1.96 * values.std(axis=0, ddof=1) / sqrt(len(values))
+        distance = (np.arange(values.shape[1]) + 0.5) * width
+        axes.errorbar(distance, values.mean(axis=0), half, fmt=style, color=colour, capsize=3, label=name)
+    axes.set(xlabel="pixels from the mask", ylabel="change (of 255)", xlim=(0, None), ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------
@@ -63,8 +83,41 @@ def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> f
     outside = np.asarray(mask.convert("L")) == 0
     if not outside.any():
         raise InputError("The mask covers the whole picture, so nothing is outside of it.")
-    apart = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
-    return float(np.sqrt((apart[outside] ** 2).mean()))
+    return _rms(_apart(one, other)[outside])
+
+
+def change_by_distance(one: Image.Image, other: Image.Image, mask: Image.Image, width: int) -> list[float]:
+    """The same in rings around the mask: up to `width` pixels from it, up to twice as many, and so on."""
+    apart, rings = _apart(one, other), []
+    reach = mask.convert("L").point(lambda level: 255 * (level > 0))
+    while True:
+        wider = reach.filter(ImageFilter.MaxFilter(2 * width + 1))
+        ring = np.asarray(wider) > np.asarray(reach)
+        if not ring.any():
+            return rings
+        rings.append(_rms(apart[ring]))
+        reach = wider
+
+
+def seam(image: Image.Image, mask: Image.Image) -> float:
+    """Root mean square difference, in 255ths, of neighbouring pixels on the two sides of the mask's edge.
+
+    Raises:
+        InputError: if the mask has no edge.
+    """
+    pixels, inside = np.asarray(image, dtype=float), np.asarray(mask.convert("L")) >= 128
+    steps = [np.diff(pixels, axis=axis)[np.diff(inside, axis=axis)] for axis in (0, 1)]
+    if not any(len(step) for step in steps):
+        raise InputError("The mask has no edge: all of the picture is on one side of it.")
+    return _rms(np.concatenate(steps))
+
+
+def _apart(one: Image.Image, other: Image.Image) -> np.ndarray:
+    return np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt((values**2).mean()))
 
 
 # ---- the studio ------------------------------------------------------------------------------------------------
@@ -101,9 +154,8 @@ class Inpainter(Prepared):
         yield Image.composite(plots.decoded(model, x), self.image, mask)
 
 
-def studio(inpainter: Inpainter, mask: Image.Image, prompt: str) -> ipywidgets.Box:
+def studio(inpainter: Inpainter, painter: MaskPainter, prompt: str) -> ipywidgets.Box:
     """The mask painter, a prompt and a seed; each change repaints the picture beside it."""
-    painter = MaskPainter(inpainter.image, mask)
     text = ipywidgets.Text(value=prompt, continuous_update=False, description="prompt", layout={"width": "384px"})
     seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"})
     image = ipywidgets.Image(format="jpeg", layout={"width": "384px"})
