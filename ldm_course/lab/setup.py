@@ -61,7 +61,7 @@ def diffusers_pipeline(model: LatentDiffusion, folder: str | Path, task: str = "
         task: "txt2img", "img2img" or "inpaint".
     """
     check_choice("task", task, tuple(DIFFUSERS))
-    with _quiet():
+    with quiet():
         import diffusers
 
         half = model.dtype == torch.float16 and any(Path(folder).glob("unet/*.fp16.safetensors"))
@@ -80,7 +80,7 @@ def diffusers_pipeline(model: LatentDiffusion, folder: str | Path, task: str = "
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars, and without remarks on what nobody here uses."""
     from transformers.utils import logging
 
