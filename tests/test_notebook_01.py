@@ -87,10 +87,19 @@ def test_psnr_of_a_known_error(defined):
 
 
 def test_intervals_are_student_s():
-    assert autoencoders.interval([1.0, 3.0]) == pytest.approx((2.0, 12.71))
-    assert autoencoders.interval([1.0, 1.0, 1.0, 1.0]) == (1.0, 0.0)
-    with one_sentence("2 to 8", "1"):
-        autoencoders.interval([1.0])
+    mean, half = lab.interval(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
+    assert_close(mean, torch.tensor([2.0, 2.0]))
+    assert_close(half, torch.tensor([12.706, 0.0]))
+    assert lab.interval(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), dim=0)[0].tolist() == [1.5, 2.5]
+    with one_sentence("2 values", "1"):
+        lab.interval(torch.ones(1))
+
+
+@pytest.mark.parametrize("count", [4, 12, 40, 400])
+def test_intervals_hold_the_mean_in_95_of_100_trials(count):
+    values = 3 + noise(4000, count)
+    mean, half = lab.interval(values)
+    assert ((mean - 3).abs() < half).float().mean() == pytest.approx(0.95, abs=0.01)
 
 
 # ---- data and drawings -----------------------------------------------------------------------------------------

@@ -261,13 +261,6 @@ def test_bad_measurements_are_refused():
         lab.norms.by_distance(noise(1, 12, 3, 3))
 
 
-def test_the_interval_holds_the_mean():
-    values = 3 + noise(200, 400)
-    mean, half = lab.norms.interval(values)
-    assert 0.9 < ((mean - 3).abs() < half).float().mean() < 0.99
-    assert half.mean() == pytest.approx(1.96 / 20, rel=0.05)
-
-
 def test_possible_groups():
     assert lab.norms.possible_groups(12) == [1, 2, 3, 4, 6, 12]
 

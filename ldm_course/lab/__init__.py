@@ -1,6 +1,7 @@
 """What only the notebooks use: the setup, figures, widgets, plugs and checks. Needs `pip install ldm-course[lab]`."""
 
 from ldm_course.lab import autoencoders, checks, masks, noise, norms, plots, strength, unet_plots, unets, widgets
+from ldm_course.lab.measure import interval
 from ldm_course.lab.painter import MaskPainter, box_mask
 from ldm_course.lab.plugs import plug
 from ldm_course.lab.setup import diffusers_pipeline, load_model
@@ -12,6 +13,7 @@ __all__ = [
     "box_mask",
     "checks",
     "diffusers_pipeline",
+    "interval",
     "load_model",
     "masks",
     "noise",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +20,6 @@ from ldm_course.scenes import ATTRIBUTES, training_scene
 
 SMALL = 32  # pixels, the side of the small pictures
 REACH = 3.0  # standard deviations of its latents that a map shows to either side
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # t of a 95% interval, by sample size
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -100,17 +97,6 @@ class Watch:
                 plots.Live(pictures, f"Fresh pictures, and below each what the {self.name} makes of it."),
             ]
         self.drawn = time.monotonic()
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95% interval by Student's t, from 2 to 8 values.
-
-    Raises:
-        InputError: for another number of values.
-    """
-    if len(values) not in STUDENT:
-        raise InputError(f"An interval is worked out from 2 to 8 values, not from {len(values)}.")
-    return statistics.mean(values), STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.norms import interval
+from ldm_course.lab.measure import interval
 from ldm_course.lab.plots import BLUE, INK, ORANGE, PALE, decoded, grid, latent_picture
 from ldm_course.sampling import State
 from ldm_course.schedulers import NoiseSchedule

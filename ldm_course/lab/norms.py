@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import group_norm_by_hand
+from ldm_course.lab.measure import interval
 from ldm_course.lab.plots import BLUE, HIGH, INK, LOW, MIDDLE, ORANGE, PALE
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [[value / 255 for value in c] for c in (LOW, MIDDLE, HIGH)])
@@ -78,11 +79,6 @@ def inside_minus_across(x: Tensor, groups: int, orders: int = 200) -> tuple[floa
     generator = torch.Generator().manual_seed(0)
     chance = torch.stack([difference(torch.randperm(c, generator=generator)) for _ in range(orders)])
     return difference(torch.arange(c)).item(), chance
-
-
-def interval(values: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
-    """The mean along a dimension, and half the width of its 95% interval (1.96 standard errors)."""
-    return values.mean(dim), 1.96 * values.std(dim) / math.sqrt(values.shape[dim])
 
 
 def possible_groups(channels: int) -> list[int]:

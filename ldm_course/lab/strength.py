@@ -18,7 +18,7 @@ from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.errors import InputError
 from ldm_course.images import load_image, to_tensor
 from ldm_course.lab import live, plots
-from ldm_course.lab.norms import interval
+from ldm_course.lab.measure import interval
 from ldm_course.lab.prepared import GUIDANCE, Prepared
 from ldm_course.pipelines import img2img, strength_timesteps
 from ldm_course.sampling import denoise
