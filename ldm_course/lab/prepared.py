@@ -1,4 +1,4 @@
-"""A picture made ready to be repainted again and again: what does not change is computed once."""
+"""What the live widgets compute once: the vectors of a prompt, and all about a picture that is repainted often."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from ldm_course.text import encode_prompt
 GUIDANCE = 7.5  # of the live widgets
 
 
-class Prepared:
-    """A picture at the model's size, its scaled latent z (1, c, h, w), and the vectors of prompts once read."""
+class Reader:
+    """A model, and the vectors of prompts it once read."""
 
-    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
-        image = to_rgb(image)
-        native = (model.unet.config.sample_size * model.vae.downscale) ** 2
-        size = worked_size(*image.size, native, model.vae.downscale)
-        (self.image,) = resized([image], size)
-        self.model, self.timesteps = model, model.schedule.timesteps(num_inference_steps)
-        with torch.no_grad():
-            pixels = to_tensor(self.image).to(model.device, model.dtype)
-            self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
+    def __init__(self, model: LatentDiffusion):
+        self.model = model
         self._contexts: dict[str, Tensor] = {}
 
     def context(self, prompt: str) -> Tensor:
@@ -32,6 +25,21 @@ class Prepared:
         if prompt not in self._contexts:
             self._contexts[prompt] = encode_prompt(self.model, [prompt])
         return self._contexts[prompt]
+
+
+class Prepared(Reader):
+    """A picture at the model's size, and its scaled latent z (1, c, h, w)."""
+
+    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
+        super().__init__(model)
+        image = to_rgb(image)
+        native = (model.unet.config.sample_size * model.vae.downscale) ** 2
+        size = worked_size(*image.size, native, model.vae.downscale)
+        (self.image,) = resized([image], size)
+        self.timesteps = model.schedule.timesteps(num_inference_steps)
+        with torch.no_grad():
+            pixels = to_tensor(self.image).to(model.device, model.dtype)
+            self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
 
     def noise(self, seed: int) -> Tensor:
         """Noise of the latent's shape."""
