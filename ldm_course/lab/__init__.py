@@ -1,6 +1,19 @@
 """What only the notebooks use: the setup, figures, widgets, plugs and checks. Needs `pip install ldm-course[lab]`."""
 
-from ldm_course.lab import autoencoders, checks, masks, noise, norms, plots, strength, unet_plots, unets, widgets
+from ldm_course.lab import (
+    autoencoders,
+    checks,
+    contrastive,
+    masks,
+    noise,
+    norms,
+    plots,
+    strength,
+    studio,
+    unet_plots,
+    unets,
+    widgets,
+)
 from ldm_course.lab.measure import interval
 from ldm_course.lab.painter import MaskPainter, box_mask
 from ldm_course.lab.plugs import plug
@@ -12,6 +25,7 @@ __all__ = [
     "autoencoders",
     "box_mask",
     "checks",
+    "contrastive",
     "diffusers_pipeline",
     "interval",
     "load_model",
@@ -22,6 +36,7 @@ __all__ = [
     "plug",
     "show_source",
     "strength",
+    "studio",
     "unet_plots",
     "unets",
     "widgets",

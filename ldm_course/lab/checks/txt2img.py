@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm_course import sampling, schedulers
@@ -13,8 +14,43 @@ from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.lab.checks.verdict import RIGHT, Verdict, compare, plugged
 
 
+def nearest_caption(yours: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Exercise 1: which of m captions is nearest to each of n pictures, by their vectors' directions."""
+
+    def cosines(image: Tensor, text: Tensor) -> Tensor:
+        return F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (n, m)
+
+    mistakes = [
+        (
+            lambda i, t: (i @ t.T).argmax(dim=1),
+            "The longest vectors win. Only directions count: divide each vector by its length first.",
+        ),
+        (
+            lambda i, t: torch.cdist(i, t).argmin(dim=1),
+            "That compares places and not directions: divide each vector by its length first.",
+        ),
+        (
+            lambda i, t: cosines(i, t).argmax(dim=0),
+            "That is the nearest picture of each caption, the other way round.",
+        ),
+        (lambda i, t: cosines(i, t).argmin(dim=1), "Those are the farthest captions: a cosine is large when near."),
+        (lambda i, t: cosines(i, t).amax(dim=1), "That is how near it is. Asked is which one: its number."),
+        (lambda i, t: cosines(i, t), "Those are all the cosines. Asked is, for each picture, the largest's number."),
+        (
+            lambda i, t: (F.normalize(i, dim=0) @ F.normalize(t, dim=0).T).argmax(dim=1),
+            "The lengths are taken over the pictures, along dimension 0; a vector lies along dimension 1.",
+        ),
+    ]
+    generator = torch.Generator().manual_seed(0)
+    cases = []
+    for n, m in ((7, 5), (6, 6)):
+        image, text = (torch.randn(count, 4, generator=generator) for count in (n, m))
+        cases.append((image, text * torch.linspace(0.3, 3, m)[:, None]))
+    return compare(yours, lambda i, t: cosines(i, t).argmax(dim=1), cases, mistakes)
+
+
 def timesteps(yours: Callable[[int], list[int]]) -> Verdict:
-    """Exercise 1: the timesteps of "leading" spacing."""
+    """Exercise 2: the timesteps of "leading" spacing."""
     right = schedulers.NoiseSchedule().timesteps
     mistakes = [
         (lambda n: right(n)[::-1], "They rise; painting starts at the noisiest one, so turn them round."),
@@ -37,7 +73,7 @@ def timesteps(yours: Callable[[int], list[int]]) -> Verdict:
 
 
 def guided_eps(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDiffusion) -> Verdict:
-    """Exercise 2: guidance as the paper writes it; first alone, then in the real pipeline."""
+    """Exercise 3: guidance as the paper writes it; first alone, then in the real pipeline."""
     uncond, cond = _random(2)
     mistakes = [
         (
@@ -68,7 +104,7 @@ def guided_eps(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDi
 
 
 def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: LatentDiffusion) -> Verdict:
-    """Exercise 3: DDIM as one weighted sum of x_t and eps; first alone, then in the real pipeline."""
+    """Exercise 4: DDIM as one weighted sum of x_t and eps; first alone, then in the real pipeline."""
     x_t, eps = _random(2)
     mistakes = [
         (
