@@ -88,7 +88,8 @@ def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> f
 
 def change_by_distance(one: Image.Image, other: Image.Image, mask: Image.Image, width: int) -> list[float]:
     """The same in rings around the mask: up to `width` pixels from it, up to twice as many, and so on."""
-    apart, rings = _apart(one, other), []
+    apart = _apart(one, other)
+    rings: list[float] = []
     reach = mask.convert("L").point(lambda level: 255 * (level > 0))
     while True:
         wider = reach.filter(ImageFilter.MaxFilter(2 * width + 1))

@@ -12,9 +12,14 @@ from torch import Tensor
 
 from ldm_course import pipelines
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, STEPS, Verdict, compare, plugged
+from ldm_course.images import latent_mask, to_tensor
+from ldm_course.lab import plots
+from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, plugged
+from ldm_course.lab.painter import box_mask
 from ldm_course.pipelines import inpaint
+from ldm_course.sampling import AfterStep, denoise
 from ldm_course.scenes import Scene
+from ldm_course.text import encode_prompt
 
 
 def cells(yours: Callable[[Tensor], Tensor]) -> Verdict:
@@ -85,10 +90,7 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
     verdict = compare(yours, pipelines.keep_outside, cases, mistakes)
     if verdict.status != RIGHT:
         return verdict
-    side = model.unet.config.sample_size * model.vae.downscale
-    picture = Scene(animal="dog", colour="brown", place="beach").render(side)
-    mask = Image.new("L", picture.size, 0)
-    mask.paste(255, (0, side // 2, side, side))
+    picture, mask = _picture_and_mask(model)
 
     def paint() -> Image.Image:
         painted = inpaint(model, "a dog running", picture, mask, seed=0, num_inference_steps=STEPS)
@@ -98,8 +100,96 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
     return plugged(model, paint, keep_outside=yours)
 
 
+Hook = Callable[[LatentDiffusion, Tensor, Tensor, Tensor], AfterStep]
+
+
+def hook(yours: Hook, model: LatentDiffusion) -> Verdict:
+    """Exercise 3: the hook that puts the picture back; first called alone, then by the real loop."""
+    alpha_bar = model.schedule.alpha_bar
+
+    def called(make: Hook) -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]:
+        def after_step(x: Tensor, z: Tensor, noise: Tensor, m: Tensor, t_prev: int) -> Tensor:
+            made = make(model, z, noise, m)
+            if made is None or made is Ellipsis:
+                raise NotImplementedError
+            if not callable(made):
+                raise TypeError(
+                    "the answer must be a function of x and t_prev, as the loop calls it after each step."
+                )
+            x = made(x, t_prev)
+            if x is None:
+                raise ValueError("the hook returns nothing; the loop goes on with what it returns.")
+            return x
+
+        return after_step
+
+    def leveled(level: Callable[[int], float]) -> Hook:
+        return lambda _, z, noise, m: lambda x, t_prev: pipelines.keep_outside(x, z, noise, m, level(t_prev))
+
+    def at_its_own(t_prev: int) -> float:
+        return 1.0 if t_prev == -1 else alpha_bar(t_prev)
+
+    mistakes = [
+        (
+            leveled(alpha_bar),
+            "At the end, t_prev = -1, a little noise stays: alpha_bar(-1) is alpha_bar(0) in this schedule. Put z "
+            "back as it is, at alpha_bar = 1.",
+        ),
+        (
+            leveled(lambda t_prev: 1.0),
+            "It puts the clean latent back at each step; x is still at the level of t_prev.",
+        ),
+        (
+            leveled(lambda t_prev: 0.0),
+            "It puts nothing but noise back; z's weight is the root of alpha_bar(t_prev).",
+        ),
+        (
+            lambda _, z, noise, m: lambda x, t_prev: pipelines.keep_outside(x, z, noise, 1 - m, at_its_own(t_prev)),
+            "Inside and outside are swapped: m is 1 where x stays.",
+        ),
+        (
+            lambda _, z, noise, m: lambda x, t_prev: pipelines.keep_outside(x, noise, z, m, at_its_own(t_prev)),
+            "z and noise are swapped.",
+        ),
+        (lambda _, z, noise, m: lambda x, t_prev: x, "It hands x back as it is: nothing is put back."),
+    ]
+    x, z, noise = _random(3)
+    m = (torch.arange(5) > 2).float().expand(2, 1, 3, 5).contiguous()
+    cases = [(x, z, noise, m, t_prev) for t_prev in (981, 1, -1)]
+    verdict = compare(called(yours), called(leveled(at_its_own)), cases, [(called(h), hint) for h, hint in mistakes])
+    if verdict.status != RIGHT:
+        return verdict
+
+    picture, mask = _picture_and_mask(model)
+    z = model.vae.encode(to_tensor(picture).to(model.device, model.dtype)).mean.float()
+    z = z * model.vae.config.scaling_factor
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(6)).to(model.device)
+    m = latent_mask(mask, model.vae.downscale).to(model.device)
+    empty, context = encode_prompt(model, ["", "a dog running"]).chunk(2)
+    calls = []
+
+    def end(after_step: AfterStep) -> Tensor:
+        def counted(x: Tensor, t_prev: int) -> Tensor:
+            calls.append(t_prev)
+            return after_step(x, t_prev)
+
+        steps = model.schedule.timesteps(STEPS)
+        *_, last = denoise(
+            model, noise, context, steps, negative_context=empty, guidance_scale=7.5, after_step=counted
+        )
+        return last.x_t
+
+    theirs = end(leveled(at_its_own)(model, z, noise, m))
+    calls.clear()
+    mine = end(yours(model, z, noise, m))
+    pictures = plots.decoded(model, theirs), plots.decoded(model, mine)
+    if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4):
+        return Verdict(WRONG, "It gives the right values when called alone, but in the loop others.", pictures)
+    return Verdict(RIGHT, f"The loop called your hook {len(calls)} times and painted the same picture.", pictures)
+
+
 def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
-    """Exercise 3: the original pixels back, softly if the mask is soft."""
+    """Exercise 4: the original pixels back, softly if the mask is soft."""
     mistakes = [
         (
             lambda new, old, mask: (1 - mask) * new + mask * old,
@@ -126,3 +216,8 @@ def _at(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
 def _random(count: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(6)
     return tuple(torch.randn(2, 4, 3, 5, generator=generator) for _ in range(count))
+
+
+def _picture_and_mask(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
+    side = model.unet.config.sample_size * model.vae.downscale
+    return Scene(animal="dog", colour="brown", place="beach").render(side), box_mask((side, side), 0, 0.5, 1, 1)
