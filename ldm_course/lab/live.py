@@ -19,18 +19,20 @@ class Newest:
     say; whenever it yields, newer messages are read, and if the value has changed, the work starts again with it.
 
     work: called with a value; what it yields is ignored.
+    value: the newest.
     done, cancelled: how often it came to its end, and how often it was given up.
     """
 
     def __init__(self, work: Callable[[Any], Generator]):
         self.work = work
+        self.value: Any = None
         self.done = self.cancelled = 0
         self._waiting: list[Any] = []  # the newest value, or nothing
         self._task: asyncio.Task | None = None
 
     def request(self, value: Any) -> None:
         """Work with this value as soon as possible; at once and to the end where no event loop runs, as in tests."""
-        self._waiting = [value]
+        self.value, self._waiting = value, [value]
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

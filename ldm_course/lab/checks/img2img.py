@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from math import sqrt
@@ -60,8 +61,37 @@ def strength_timesteps(yours: Callable[[list[int], float], list[int]], model: La
     return plugged(model, paint, strength_timesteps=yours)
 
 
+def num_inference_steps(yours: Callable[[int, float], int]) -> Verdict:
+    """Exercise 2: the least number of steps to ask for, of which at this strength `done` are done."""
+
+    def right(done: int, strength: float) -> int:
+        return next(n for n in itertools.count(done) if int(n * strength) >= done)
+
+    mistakes: list[tuple[Callable[[int, float], float], str]] = [
+        (lambda done, s: done, "That many steps are wanted; at a strength below 1 only a share of them is done."),
+        (
+            lambda done, s: int(done * s),
+            "That is how many of `done` steps are done. Which number is to be asked for?",
+        ),
+        (
+            lambda done, s: int(done / s),
+            "It rounds down. For 10 steps at strength 0.3 that is 33, and of 33 steps only int(9.9) = 9 are done.",
+        ),
+        (
+            lambda done, s: round(done / s),
+            "It rounds to the nearest. For 10 steps at strength 0.3 that is 33, of which only int(9.9) = 9 are done.",
+        ),
+        (lambda done, s: done / s, "A number of steps is whole: round, and mind in which direction."),
+        (
+            lambda done, s: int(done / s) + 1,
+            "Where done / strength is whole, it asks for one step more than it takes.",
+        ),
+    ]
+    return compare(yours, right, [(20, 0.5), (30, 0.6), (10, 0.3), (7, 1.0), (8, 0.75), (5, 0.9)], mistakes)
+
+
 def noisy_start(yours: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
-    """Exercise 2: the start of the loop, from the picture's latent, noise, and alpha-bar of the first timestep."""
+    """Exercise 3: the start of the loop, from the picture's latent, noise, and alpha-bar of the first timestep."""
     mistakes = [
         (lambda z, noise, a: z + noise, "It adds the noise at full weight, whatever the level; both have weights."),
         (
@@ -87,7 +117,7 @@ Repaint = Callable[[LatentDiffusion, Tensor, Tensor, Tensor, Tensor, list[int]],
 
 
 def repaint(yours: Repaint, model: LatentDiffusion) -> Verdict:
-    """Exercise 3: image-to-image on latents, with the package's loop."""
+    """Exercise 4: image-to-image on latents, with the package's loop."""
 
     def walk(start: Tensor, context: Tensor, empty: Tensor, timesteps: list[int]) -> Tensor:
         states = denoise(model, start, context, timesteps, negative_context=empty, guidance_scale=7.5)
