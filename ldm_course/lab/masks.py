@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -20,6 +21,7 @@ from ldm_course.lab.painter import MaskPainter
 from ldm_course.lab.prepared import GUIDANCE, Prepared
 from ldm_course.pipelines import keep_outside
 from ldm_course.sampling import denoise
+from ldm_course.scenes import ATTRIBUTES, Scene
 
 STUDIO_STEPS = 12  # of DPM-Solver++
 TINT = (230, 97, 1)
@@ -111,6 +113,23 @@ def seam(image: Image.Image, mask: Image.Image) -> float:
     if not any(len(step) for step in steps):
         raise InputError("The mask has no edge: all of the picture is on one side of it.")
     return _rms(np.concatenate(steps))
+
+
+def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
+    """Which of the six colours the body under the mask has, if the scene's animal runs there.
+
+    The median pixel where that body would be drawn, compared with the same of drawings in each colour.
+    """
+    running = replace(scene, action="running")
+    body = (np.asarray(running.mask("body", image.width)) >= 128) & (np.asarray(mask.convert("L")) >= 128)
+
+    def median(picture: Image.Image) -> np.ndarray:
+        return np.median(np.asarray(picture, dtype=float)[body], axis=0)
+
+    def apart(colour: str) -> float:
+        return _rms(median(replace(running, colour=colour).render(image.width)) - median(image))
+
+    return min(ATTRIBUTES["colour"], key=apart)
 
 
 def _apart(one: Image.Image, other: Image.Image) -> np.ndarray:
