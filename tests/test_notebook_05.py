@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 
@@ -113,6 +114,24 @@ def test_the_slider_moves_the_picture(model):
         control.value = value
         seen.add(image.value)
     assert len(seen) == 5 and box.newest.done == 5
+
+
+def test_while_it_is_dragged_the_picture_follows(model):
+    async def drag() -> tuple[list[bytes], ipywidgets.VBox]:
+        box = lab.strength.studio(lab.strength.Repainter(model, PICTURE, 50), "a dog")
+        strength, *_, image = box.children
+        seen = []
+        for i in range(1, 7):
+            strength.value = i / 10
+            await asyncio.sleep(0.03)  # less than its 50 steps take
+            seen.append(image.value)
+        while box.newest.done == 0:
+            await asyncio.sleep(0.03)
+        return [*seen, image.value], box
+
+    seen, box = asyncio.run(drag())
+    assert len(set(seen)) == 7, "each value shows its first guess at least, and the last one its result"
+    assert box.newest.cancelled >= 3 and box.newest.value["strength"] == 0.6
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------
