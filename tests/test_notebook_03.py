@@ -70,6 +70,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "whole batch",
         ),
         ("return weight, bias", "two tensors"),
+        (GROUPED + ROOT + "return scale[:, :, None, None], (bias - scale * mean)[:, :, None, None]", "(2, 6, 1, 1)"),
+        ("return 1.0, 0.0", "two tensors"),
         ("return F.group_norm(x, num_groups, weight, bias, eps)", "two tensors"),
     ],
     "more-noise": [

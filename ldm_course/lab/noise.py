@@ -58,7 +58,7 @@ def weights(schedule: NoiseSchedule, t: int) -> Image.Image:
         (("signal", math.sqrt(a), BLUE), ("noise", math.sqrt(1 - a), ORANGE))
     ):
         axes.barh(row, weight, color=colour, height=0.55)
-        axes.text(0, row - 0.4, f"{name}  {weight:.3f}", fontsize=15, color=INK)
+        axes.text(0, row - 0.4, f"{name}  {weight:.3f}", fontsize=20, color=INK)
     axes.set(xlim=(0, 1), ylim=(1.5, -0.8))
     axes.set_axis_off()
     figure.subplots_adjust(0.06, 0.06, 0.94, 0.94)
@@ -103,7 +103,7 @@ def paths(schedule: NoiseSchedule, fine: Sequence[State], coarse: Sequence[State
             left.plot(t, x[:, i], color=colour, **style)
             right.plot(np.sqrt(1 / a - 1), x[:, i] / np.sqrt(a), color=colour, **style)
     left.set(xlabel="t", ylabel="x_t", xlim=(1020, -20))
-    right.set(xlabel="sigma", ylabel="y", xlim=(15, -0.4))
+    right.set(xlabel="σ", ylabel="y", xlim=(15, -0.4))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

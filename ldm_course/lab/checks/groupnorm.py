@@ -22,8 +22,11 @@ def scale_and_shift(yours: ScaleAndShift, model: LatentDiffusion) -> Verdict:
         if answer is None or answer is Ellipsis:
             return None
         b_c = tuple(x.shape[:2])
-        if not isinstance(answer, tuple) or [tuple(part.shape) for part in answer] != [b_c, b_c]:
-            raise ValueError(f"return two tensors, scale and shift, (b, c) each; here b, c is {b_c}")
+        if not isinstance(answer, (tuple, list)) or not all(isinstance(part, Tensor) for part in answer):
+            raise ValueError("return two tensors, scale and shift")
+        shapes = [tuple(part.shape) for part in answer]
+        if shapes != [b_c, b_c]:
+            raise ValueError(f"return two tensors, scale and shift, (b, c) each, here {b_c}; yours are {shapes}")
         scale, shift = answer
         return scale[:, :, None, None] * x + shift[:, :, None, None]
 
