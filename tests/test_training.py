@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPModel
 
 import ldm_course as ldm
 from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
 from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
 from ldm_course.training.card import model_card
-from ldm_course.training.clip import train_tokenizer, true_of
+from ldm_course.training.clip import Trainer, alike_but_for, clip_config, tokenize, train_tokenizer, true_of
 from ldm_course.training.score import Share
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
@@ -152,6 +154,34 @@ def test_captions_that_say_less_are_true_of_more_pictures():
     assert true_of(said, shown).tolist() == [[1.0, 1.0], [0.0, 1.0]]
 
 
+def test_a_group_differs_in_one_attribute_only():
+    groups = alike_but_for("animal", 0, 3000)
+    assert sorted(i for group in groups for i in group) == list(range(3000))
+    largest = [training_scene(0, int(i)).attributes() for i in max(groups, key=len)]
+    assert len({scene.pop("animal") for scene in largest}) > 1
+    assert all(scene == largest[0] for scene in largest)
+
+
+def test_clip_compares_within_a_group_only(tmp_path):
+    tokenizer = train_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    trainer = Trainer(CLIPModel(clip_config(tokenizer)))
+    pixels = torch.randn(4, 3, 128, 128)
+    tokens, ends = tokenize(tokenizer, ["a dog", "a white cat running", "a bear", "a pig with a hat"], "cpu")
+    assert tokens.shape == (4, 77) and ends.tolist() == [3, 5, 3, 6]
+
+    def loss(pixels, groups, fits):
+        torch.manual_seed(1)  # which of the tokens after the end is compared
+        return trainer(pixels, tokens, ends, torch.tensor(groups), fits)[0].item()
+
+    # an untrained CLIP sees hardly a difference: its loss is that of a guess among those of the group
+    assert loss(pixels, [0, 1, 2, 3], torch.eye(4)) == pytest.approx(0, abs=1e-6)
+    assert loss(pixels, [0, 0, 1, 1], torch.eye(4)) == pytest.approx(math.log(2), abs=0.05)
+    assert loss(pixels, [0, 0, 0, 0], torch.eye(4)) == pytest.approx(math.log(4), abs=0.05)
+    exchanged, fits = pixels[[0, 1, 3, 2]], torch.eye(4)[[0, 1, 3, 2]]
+    assert loss(exchanged, [0, 0, 1, 1], fits) == pytest.approx(loss(pixels, [0, 0, 1, 1], torch.eye(4)), rel=1e-5)
+
+
 def test_interval_is_wilsons():
     low, high = Share(75, 100).interval()
     assert (round(low, 3), round(high, 3)) == (0.657, 0.825)
@@ -184,7 +214,9 @@ def test_a_stage_says_which_one_must_come_first(tmp_path):
 @pytest.mark.slow
 def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
     monkeypatch.setattr(judge, "ROUND_TRIPS", 8)
-    stages.train_stage("all", tmp_path, steps=2, batch_size=4, pictures=16, precision="no", compile=False)
+    small = {"batch_size": 4, "pictures": 16, "precision": "no"}
+    (tmp_path / "notes.txt").write_text("Trained on the kitchen table.\n")
+    stages.train_stage("all", tmp_path, steps=2, **small)
     folder = tmp_path / "model"
     model = ldm.load(folder)
     assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=2).size == (128, 128)
@@ -194,7 +226,14 @@ def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
     assert result["held out: all prompted attributes right"].count == 2
     training = json.loads((folder / "training.json").read_text())
     card = model_card(training, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()))
-    assert "dog + glasses" in card and "| the UNet | 16 | 4 | 2 |" in card
+    assert "dog + glasses" in card and "| the UNet | 16 | 4 | 2 |" in card and "kitchen table" in card
+
+    encoded = list((tmp_path / "data").glob("*.safetensors"))
+    assert {path.name.split("-")[0] for path in encoded} == {"latents", "contexts"}
+    before = {path: path.stat().st_mtime_ns for path in encoded}
+    stages.train_stage("unet", tmp_path, steps=3, resume=True, **small)
+    assert before == {path: path.stat().st_mtime_ns for path in encoded}, "encoded once"
+    assert json.loads((folder / "training.json").read_text())["unet"]["step"] == 3
 
 
 # ---- the full evaluation ---------------------------------------------------------------------------------------
@@ -233,18 +272,3 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
 
 def as_json(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
-
-
-# ---- all stages ------------------------------------------------------------------------------------------------
-
-
-def test_all_stages_run_one_after_the_other_and_leave_a_model(tmp_path):
-    stages.train_stage("all", tmp_path, steps=2, pictures=8, batch_size=4, precision="no")
-    model = ldm.load(tmp_path / "model")
-    assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=1).size == (128, 128)
-    encoded = list((tmp_path / "data").glob("*.safetensors"))
-    assert {path.name.split("-")[0] for path in encoded} == {"latents", "contexts"}
-    before = {path: path.stat().st_mtime_ns for path in encoded}
-    stages.train_stage("unet", tmp_path, steps=3, pictures=8, batch_size=4, precision="no", resume=True)
-    assert before == {path: path.stat().st_mtime_ns for path in encoded}, "encoded once"
-    assert json.loads((tmp_path / "model" / "training.json").read_text())["unet"]["step"] == 3

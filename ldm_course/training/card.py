@@ -58,6 +58,7 @@ def model_card(training: dict, evaluation: dict) -> str:
             "| --- | ---: | ---: | ---: | ---: |",
             *rows,
             "",
+            training.get("notes", ""),
             "## Evaluation",
             "",
             "`ldm-course evaluate`; the judge is a classifier trained apart, also on held-out combinations.",

@@ -6,6 +6,7 @@ Its text half becomes the model's text encoder, in `transformers`' own classes a
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ldm_course.scenes import captions, training_scene
+from ldm_course.scenes import ATTRIBUTES, captions, training_scene
 from ldm_course.training import data, loop
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WIDTH = 128
-ALIKE_TOO = ("animal", "accessory", "action")  # what every second, third and fourth batch has in common; see below
+PER_GROUP = 16  # pictures of a batch that differ in one attribute only
+MAX_SCALE = 10.0  # of the cosines before the softmax; see Trainer
 VOCABULARY_CAPTIONS = 20_000  # enough for every phrasing to occur
 
 
@@ -72,7 +74,7 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
     tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
     text = {
         "vocab_size": len(tokenizer),
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 2,
         "max_position_embeddings": tokenizer.model_max_length,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -82,29 +84,49 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
     return CLIPConfig(text_config={**tower, **text}, vision_config={**tower, **vision}, projection_dim=WIDTH)
 
 
-def tokenize(tokenizer: CLIPTokenizer, texts: list[str], device: torch.device | str) -> Tensor:
-    """Captions as token ids, padded with the end token to the longest, (b, n).
-
-    The text tower is causal, so what follows the first end token changes nothing before it.
-    """
-    padded = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
-    return padded.input_ids.to(device)
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Captions as token ids, padded with the end token to 77, (n, 77), and where each one ends, (n,)."""
+    padded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    ends = padded.attention_mask.sum(1) - 1  # the end token is the last that is not padding
+    return padded.input_ids.to(device), ends.to(device)
 
 
 class Trainer(nn.Module):
     """Pictures and captions to the contrastive loss: each picture picks its caption, and each caption its picture.
 
-    Captions that say less than everything fit several pictures of a batch: all of these count as right.
+    Captions that say less than everything fit several pictures of a group: all of these count as right.
+
+    The UNet reads the text tower's vectors before CLIP's projection: all 77 of them, of which most stand for the
+    padding after the caption. It combines best what it never saw together if every attribute makes about the same
+    difference in all of them. So the text's projection is the identity; the scale of the cosines has a low limit, so
+    that no attribute can do with a small difference that is multiplied afterwards; and the vector that is compared
+    with the picture is not always that of the end token, but of any token from there on.
     """
 
     def __init__(self, clip: CLIPModel):
         super().__init__()
         self.clip = clip
+        clip.text_projection.weight.requires_grad_(False).copy_(torch.eye(WIDTH))
 
-    def forward(self, pixels: Tensor, tokens: Tensor, fits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """`fits[i, j]` is 1 where caption i is true of picture j: (b, b)."""
-        answer = self.clip(input_ids=tokens, pixel_values=pixels)
-        logits = answer.logits_per_text.float()  # (captions, pictures)
+    def forward(
+        self, pixels: Tensor, tokens: Tensor, ends: Tensor, groups: Tensor, fits: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and the share of captions whose best picture is right.
+
+        Args:
+            pixels: (b, 3, 128, 128). tokens: (b, 77). ends: where each caption ends, (b,).
+            groups: which group picture and caption i belong to, (b,); comparisons stay within a group.
+            fits: `fits[i, j]` is 1 where caption i is true of picture j, (b, b).
+        """
+        vectors = self.clip.text_model(input_ids=tokens).last_hidden_state
+        position = ends + (torch.rand(ends.shape, device=ends.device) * (tokens.shape[1] - ends)).long()
+        text = F.normalize(vectors[torch.arange(len(ends), device=ends.device), position].float(), dim=1)
+        seen = self.clip.vision_model(pixel_values=pixels).pooler_output
+        picture = F.normalize(self.clip.visual_projection(seen).float(), dim=1)
+        self.clip.logit_scale.data.clamp_(max=math.log(MAX_SCALE))
+        logits = self.clip.logit_scale.exp() * text @ picture.T  # (captions, pictures)
+        same = groups[:, None] == groups[None, :]
+        logits, fits = logits.masked_fill(~same, -1e9), fits * same
         to_picture = -(F.log_softmax(logits, dim=1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
         to_text = -(F.log_softmax(logits, dim=0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
         best = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
@@ -116,16 +138,17 @@ def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:
     return torch.tensor([[float(all(p[k] == v for k, v in c.items())) for p in shown] for c in said])
 
 
-def alike_pictures(seed: int, count: int, name: str) -> list[np.ndarray]:
-    """The first `count` training pictures in groups: of one colour, one place and one value of attribute `name`.
+def alike_but_for(name: str, seed: int, count: int) -> list[np.ndarray]:
+    """The first `count` training pictures in groups: the pictures of a group differ in attribute `name` only.
 
-    In a mixed batch colour, place and accessory tell almost all pictures apart, and the loss gets by without the
-    rest. In a batch from one such group it cannot.
+    In a mixed batch the attributes that are easy to see tell almost all pictures apart. The loss gets by without the
+    rest, and the vectors say little about it. And two values that never occur together would exclude each other:
+    knowing the glasses, one knows that it is no dog. In a group like these neither can happen.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for i in range(count):
         shown = training_scene(seed, i).attributes()
-        groups.setdefault((shown["colour"], shown["place"], shown[name]), []).append(i)
+        groups.setdefault(tuple(value for key, value in shown.items() if key != name), []).append(i)
     return [np.array(indices) for indices in groups.values()]
 
 
@@ -135,22 +158,23 @@ def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
     with PartialState().main_process_first():
         tokenizer = train_tokenizer(options.out / "tokenizer")
-    alike = {name: alike_pictures(options.seed, options.pictures, name) for name in ALIKE_TOO}
+    alike = {name: alike_but_for(name, options.seed, options.pictures) for name in ATTRIBUTES}
 
     def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if step % (1 + len(ALIKE_TOO)):
-            pools = alike[ALIKE_TOO[step % (1 + len(ALIKE_TOO)) - 1]]
-            pool = pools[np.random.default_rng((options.seed, step, 1)).integers(len(pools))]
-            indices = pool[indices % len(pool)]
+        name = tuple(ATTRIBUTES)[step % len(ATTRIBUTES)]  # by turns
         rng = random.Random(f"{options.seed}-{step}-{indices[0]}")
+        groups = [i // PER_GROUP for i in range(len(indices))]
+        chosen = [rng.choice(alike[name]) for _ in range(groups[-1] + 1)]
+        indices = np.array([chosen[group][i % len(chosen[group])] for group, i in zip(groups, indices)])
         scenes = [training_scene(options.seed, int(i)) for i in indices]
-        mentions = [captions.random_mention(rng) for _ in scenes]
+        mentions = [(*captions.random_mention(rng), name) for _ in scenes]
         texts = [scene.caption(rng, attributes=mention) for scene, mention in zip(scenes, mentions)]
         shown = [scene.attributes() for scene in scenes]
-        said = [{name: values[name] for name in mention} for values, mention in zip(shown, mentions)]
+        said = [{key: values[key] for key in mention} for values, mention in zip(shown, mentions)]
         device = next(model.parameters()).device
         pixels = data.to_tensor(images[indices]).to(device)
-        return model(pixels, tokenize(tokenizer, texts, device), true_of(said, shown).to(device))
+        fits = true_of(said, shown).to(device)
+        return model(pixels, *tokenize(tokenizer, texts, device), torch.tensor(groups, device=device), fits)
 
     model = Trainer(CLIPModel(clip_config(tokenizer)))
     return loop.train("clip", model, loss_of, options).clip

@@ -135,7 +135,7 @@ def retrieval(folder: Path, model: LatentDiffusion, scenes: list[Scene], x: Tens
     """For how many pictures CLIP finds their own full caption (or an equal one) the nearest of all."""
     clip = CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32).eval()
     texts = [scene.caption() for scene in scenes]
-    answer = clip(input_ids=tokenize(model.tokenizer, texts, "cpu"), pixel_values=x)
+    answer = clip(input_ids=tokenize(model.tokenizer, texts, "cpu")[0], pixel_values=x)
     best = answer.logits_per_image.argmax(1).tolist()
     return Share(sum(texts[j] == texts[i] for i, j in enumerate(best)), len(texts))
 

@@ -3,7 +3,8 @@
 run/data/    rendered pictures, encodings     run/unet/     checkpoints, samples, weights
 run/clip/    tokenizer, CLIP, checkpoints     run/decoder/  checkpoints, samples; the weights go to run/vae
 run/vae/     checkpoints, samples, weights    run/judge/
-                                              run/model/    the finished model, in diffusers' format
+run/notes.txt  what was done besides the      run/model/    the finished model, in diffusers' format
+               commands, for the model card
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ def assemble(run: Path, trained: UNet) -> Path:
         stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()
     }
     facts["machine"] = machine()
+    facts["notes"] = (run / "notes.txt").read_text() if (run / "notes.txt").exists() else ""
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors' own mode lets nobody else read them
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
