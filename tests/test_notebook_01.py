@@ -160,6 +160,13 @@ def test_the_mosaic_is_the_map_s_places_decoded(plane):
             assert mosaic.getpixel(middle) == plane.decoded(first, second).getpixel((96, 96))
 
 
+def test_the_ring_has_a_radius_of_two_on_map_and_mosaic():
+    plane = autoencoders.Plane(lambda x: 2 * noise(40, 2) + 1, Line().decode, autoencoders.small_scenes(40, 1).x)
+    right, height = plane.pixel(*((torch.tensor([2.0, 0.0]) - plane.mean) / plane.std).tolist())
+    for drawn in (plane.map, plane.mosaic()):
+        assert drawn.getpixel((round(right) - 4, round(height))) == (0, 114, 178), "blue"
+
+
 def test_a_map_needs_two_numbers():
     with one_sentence("two numbers", "(4, 3)"):
         autoencoders.Plane(lambda x: noise(4, 3), lambda z: z, autoencoders.small_scenes(4, 1).x)
@@ -180,9 +187,9 @@ def test_the_point_moves_with_the_sliders_and_the_model(plane):
 
 def test_rows_and_single_pictures_keep_their_pixels():
     x = autoencoders.small_scenes(6, 1).x
-    assert autoencoders.picture(x[0]).size == (192, 192)
-    assert autoencoders.picture(x[0]).getpixel((3, 3)) == autoencoders.picture(x[0]).getpixel((5, 5))
-    assert autoencoders.rows(x.split(3)).size == (3 * 112 - 16, 2 * 112 - 16)
+    assert autoencoders.picture(x[0]).size == (256, 256)
+    assert autoencoders.picture(x[0]).getpixel((3, 3)) == autoencoders.picture(x[0]).getpixel((7, 7))
+    assert autoencoders.rows(x.split(3)).size == (3 * 144 - 16, 2 * 144 - 16)
 
 
 def test_features_and_errors_are_drawn():
@@ -266,7 +273,7 @@ WRONG = {
         ("return 1 / latents.std(dim=(0, 2, 3)).mean()", "mean of the channels' std"),
         ("return (1 / latents.std(dim=(0, 2, 3))).mean()", "channels' factors"),
         ("return 1 / latents.square().mean().sqrt()", "take the mean off"),
-        ("return 1 / latents.abs().mean()", "mean size"),
+        ("return 1 / latents.abs().mean()", "mean absolute value"),
         ("return 1 / latents.abs().max()", "largest value"),
     ],
 }  # fmt: skip

@@ -93,7 +93,10 @@ class Watch:
             self.live[1].draw(pictures)
         else:
             self.live = [
-                plots.Live(curve, f"The loss of the {self.name}, step by step; the dark line is a running mean."),
+                plots.Live(
+                    curve,
+                    f"The loss of the {self.name}, step by step; the dark line, the mean of the last steps, lags.",
+                ),
                 plots.Live(pictures, f"Fresh pictures, and below each what the {self.name} makes of it."),
             ]
         self.drawn = time.monotonic()
@@ -103,14 +106,14 @@ class Watch:
 
 
 def picture(x: Tensor) -> Image.Image:
-    """One small picture (3, 32, 32), its pixels drawn 6 x 6."""
+    """One small picture (3, 32, 32), its pixels drawn 8 x 8."""
     small = to_pil(x[None])[0]
-    return small.resize((6 * small.width, 6 * small.height), Image.Resampling.NEAREST)
+    return small.resize((8 * small.width, 8 * small.height), Image.Resampling.NEAREST)
 
 
 def rows(batches: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = ()) -> Image.Image:
     """Batches of small pictures, each batch a row."""
-    return plots.grid([[picture(x) for x in batch] for batch in batches], titles, labels, side=96)
+    return plots.grid([[picture(x) for x in batch] for batch in batches], titles, labels, side=128)
 
 
 class Plane:
@@ -132,18 +135,22 @@ class Plane:
         self.decode, self.mean, self.std = decode, z.mean(dim=0), z.std(dim=0)
         self.map = self._draw((z - self.mean) / self.std, x)
 
-    def _draw(self, places: Tensor, x: Tensor, thumb: int = 56) -> Image.Image:
+    def _draw(self, places: Tensor, x: Tensor, thumb: int = 64) -> Image.Image:
         canvas = Image.new("RGB", (self.side, self.side), "white")
         for place, small in zip(places.tolist(), to_pil(x)):
             left, top = self.pixel(*place)
             canvas.paste(small.resize((thumb, thumb)), (round(left) - thumb // 2, round(top) - thumb // 2))
-        low, high = ((edge - self.mean) / self.std for edge in (-2.0, 2.0))  # where N(0, I) draws 86 of 100 points
+        self._ring(canvas)
+        ImageDraw.Draw(canvas).rectangle((0, 0, self.side - 1, self.side - 1), outline=plots.PALE, width=2)
+        return canvas
+
+    def _ring(self, canvas: Image.Image) -> None:
+        """The circle of radius 2 around 0, inside which N(0, I) draws 86 of 100 points."""
+        low, high = ((edge - self.mean) / self.std for edge in (-2.0, 2.0))
         (left, bottom), (right, top) = self.pixel(*low.tolist()), self.pixel(*high.tolist())
         pen = ImageDraw.Draw(canvas)
         pen.ellipse((left, top, right, bottom), outline="white", width=8)
         pen.ellipse((left + 2, top + 2, right - 2, bottom - 2), outline=plots.BLUE, width=4)
-        pen.rectangle((0, 0, self.side - 1, self.side - 1), outline=plots.PALE, width=2)
-        return canvas
 
     def pixel(self, first: float, second: float) -> tuple[float, float]:
         """Where on the map a point is, from the left and from the top."""
@@ -164,7 +171,7 @@ class Plane:
         return plots.grid([[marked, self.decoded(first, second)]], side=self.side)
 
     def mosaic(self, count: int = 9) -> Image.Image:
-        """What the points of the map decode to, count x count of them in even distances."""
+        """What the points of the map decode to, count x count of them in even distances, and the ring."""
         edge = REACH * (1 - 1 / count)  # of the outermost tiles' centres
         steps = np.linspace(-edge, edge, count)
         tile = self.side // count
@@ -172,6 +179,7 @@ class Plane:
         for i, first in enumerate(steps):
             for j, second in enumerate(steps[::-1]):
                 canvas.paste(self.decoded(first, second).resize((tile, tile)), (i * tile, j * tile))
+        self._ring(canvas)
         return canvas
 
 

@@ -170,7 +170,10 @@ def scaling_factor(yours: Callable[[Tensor], float]) -> Verdict:
             lambda z: 1 / z.square().mean().sqrt(),
             "That is 1 / root mean square, which counts the mean as spread; take the mean off first, as std does.",
         ),
-        (lambda z: 1 / z.abs().mean(), "That is 1 / mean size; the standard deviation is what the noise has as 1."),
+        (
+            lambda z: 1 / z.abs().mean(),
+            "That is 1 / mean absolute value; what must come to 1 is the standard deviation.",
+        ),
         (lambda z: 1 / z.abs().max(), "That brings the largest value to 1; the standard deviation is to be 1."),
     ]
     z = 2 + torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None, None] * _random(1, (8, 4, 30, 40))[0]  # n or n - 1: the same
