@@ -170,13 +170,15 @@ def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[s
     """
     figure = Figure(figsize=(2.6 + 1.7 * len(titles), 0.9 + 0.28 * len(rows)), layout="constrained")
     columns = figure.subplots(1, len(titles), sharey=True, sharex=True, squeeze=False)[0]
+    highest = max(float(mean) for values in rows.values() for mean, _ in values)
+    ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1000) if tick < 1.5 * highest]
     for axes, title, values in zip(columns, titles, zip(*rows.values())):
         means, halves = (torch.tensor(numbers).tolist() for numbers in zip(*values))
         axes.axvline(1, color=BLUE, lw=1)
         axes.errorbar(means, range(len(means)), xerr=halves, fmt="o", color=ORANGE, markersize=5, capsize=3)
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
-        axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+        axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.grid(axis="y", color="#eeeeee")
         axes.set_axisbelow(True)

@@ -135,7 +135,7 @@ BLOCK_MISTAKES: list[tuple[Callable[[ResnetBlock, Tensor, Tensor], Tensor], str]
     ),
     (
         lambda block, x, temb: x + block.conv2(block.norm2(block.conv1(block.norm1(x)) + _shift(block, temb))),
-        "Without a SiLU before each convolution, the two are no more than one.",
+        "The SiLUs are missing. Without a SiLU before each convolution, two of them can do little more than one.",
     ),
     (
         lambda block, x, temb: (
