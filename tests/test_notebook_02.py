@@ -24,7 +24,7 @@ from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.unet import SpatialTransformer, UNet, UNetConfig, timestep_embedding
 
 NAME = "02_unet"
-FUNCTIONS = ("timestep_embedding", "attention", "resnet", "errors", "lift")
+FUNCTIONS = ("timestep_embedding", "attention", "resnet", "errors", "lift", "guess")
 
 # ---- what it defines -------------------------------------------------------------------------------------------
 
@@ -101,6 +101,13 @@ def test_its_error_is_that_of_the_noise(defined, model):
     z, context = noise(3, 4, 8, 8), noise(3, 77, 24, seed=1)
     zero = defined["errors"](lambda x_t, t, context: torch.zeros_like(x_t), z, 500, context)
     assert zero.shape == (3,) and 0.7 < zero.mean() < 1.3
+
+
+def test_its_guess_is_the_schedule_s(defined, model):
+    defined["small"] = model
+    x_t, eps = noise(2, 4, 8, 8), noise(2, 4, 8, 8, seed=1)
+    for t in (0, 500, 999):
+        assert_close(defined["guess"](x_t, eps, t), model.schedule.x0_and_eps(eps, x_t, t)[0])
 
 
 def test_its_lift_is_one_where_a_map_is_even(defined):
