@@ -17,7 +17,15 @@ from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
 from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
 from ldm_course.training.card import model_card
-from ldm_course.training.clip import Trainer, alike_but_for, clip_config, tokenize, train_tokenizer, true_of
+from ldm_course.training.clip import (
+    ANGLE_WEIGHT,
+    Trainer,
+    alike_but_for,
+    clip_config,
+    tokenize,
+    train_tokenizer,
+    true_of,
+)
 from ldm_course.training.score import Share
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
@@ -172,7 +180,8 @@ def test_clip_compares_within_a_group_only(tmp_path):
 
     def loss(pixels, groups, fits):
         torch.manual_seed(1)  # which of the tokens after the end is compared
-        return trainer(pixels, tokens, ends, torch.tensor(groups), fits)[0].item()
+        whole, parts = trainer(pixels, tokens, ends, torch.tensor(groups), fits)
+        return (whole - ANGLE_WEIGHT * parts["overlap"]).item()
 
     # an untrained CLIP sees hardly a difference: its loss is that of a guess among those of the group
     assert loss(pixels, [0, 1, 2, 3], torch.eye(4)) == pytest.approx(0, abs=1e-6)
@@ -180,6 +189,20 @@ def test_clip_compares_within_a_group_only(tmp_path):
     assert loss(pixels, [0, 0, 0, 0], torch.eye(4)) == pytest.approx(math.log(4), abs=0.05)
     exchanged, fits = pixels[[0, 1, 3, 2]], torch.eye(4)[[0, 1, 3, 2]]
     assert loss(exchanged, [0, 0, 1, 1], fits) == pytest.approx(loss(pixels, [0, 0, 1, 1], torch.eye(4)), rel=1e-5)
+
+
+def test_clip_sees_whether_two_attributes_make_the_same_difference(tmp_path):
+    tokenizer = train_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    trainer = Trainer(CLIPModel(clip_config(tokenizer)))
+
+    def overlap(*texts: str) -> float:
+        tokens, ends = tokenize(tokenizer, list(texts), "cpu")
+        groups = torch.tensor([0, 0, 1, 1])
+        return trainer(torch.zeros(4, 3, 128, 128), tokens, ends, groups, torch.eye(4))[1]["overlap"].item()
+
+    assert overlap("a dog", "a cat", "a dog", "a cat") > 0.5
+    assert overlap("a dog", "a cat", "a pink dog", "a gray dog") < 0.5
 
 
 def test_interval_is_wilsons():

@@ -23,7 +23,8 @@ from ldm_course.training import data, loop
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WIDTH = 128
-PER_GROUP = 16  # pictures of a batch that differ in one attribute only
+PER_GROUP = 16  # pictures of a batch that differ in one attribute only; up to five groups, one for each attribute
+ANGLE_WEIGHT = 10.0  # of the squared cosines between the differences that different attributes make; see Trainer
 MAX_SCALE = 10.0  # of the cosines before the softmax; see Trainer
 VOCABULARY_CAPTIONS = 20_000  # enough for every phrasing to occur
 
@@ -98,9 +99,10 @@ class Trainer(nn.Module):
 
     The UNet reads the text tower's vectors before CLIP's projection: all 77 of them, of which most stand for the
     padding after the caption. It combines best what it never saw together if every attribute makes about the same
-    difference in all of them. So the text's projection is the identity; the scale of the cosines has a low limit, so
-    that no attribute can do with a small difference that is multiplied afterwards; and the vector that is compared
-    with the picture is not always that of the end token, but of any token from there on.
+    difference in all of them, at right angles to those of the others. So the text's projection is the identity; the
+    scale of the cosines has a low limit, so that no attribute can do with a small difference that is multiplied
+    afterwards; the vector that is compared with the picture is not always that of the end token, but of any token
+    from there on; and the loss adds the squared cosines between differences within groups of different attributes.
     """
 
     def __init__(self, clip: CLIPModel):
@@ -115,7 +117,8 @@ class Trainer(nn.Module):
 
         Args:
             pixels: (b, 3, 128, 128). tokens: (b, 77). ends: where each caption ends, (b,).
-            groups: which group picture and caption i belong to, (b,); comparisons stay within a group.
+            groups: which group picture and caption i belong to, (b,); comparisons stay within a group. The pictures
+                of a group differ in one attribute, another one in each group.
             fits: `fits[i, j]` is 1 where caption i is true of picture j, (b, b).
         """
         vectors = self.clip.text_model(input_ids=tokens).last_hidden_state
@@ -130,7 +133,10 @@ class Trainer(nn.Module):
         to_picture = -(F.log_softmax(logits, dim=1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
         to_text = -(F.log_softmax(logits, dim=0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
         best = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return (to_picture + to_text) / 2, {"right": best.detach()}
+        apart = F.normalize(text - same.float() @ text / same.sum(1, keepdim=True), dim=1)
+        overlap = (apart @ apart.T).square()[~same].sum() / (~same).sum().clamp(min=1)
+        loss = (to_picture + to_text) / 2 + ANGLE_WEIGHT * overlap
+        return loss, {"right": best.detach(), "overlap": overlap.detach()}
 
 
 def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:
@@ -161,16 +167,16 @@ def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
     alike = {name: alike_but_for(name, options.seed, options.pictures) for name in ATTRIBUTES}
 
     def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        name = tuple(ATTRIBUTES)[step % len(ATTRIBUTES)]  # by turns
         rng = random.Random(f"{options.seed}-{step}-{indices[0]}")
         groups = [i // PER_GROUP for i in range(len(indices))]
-        chosen = [rng.choice(alike[name]) for _ in range(groups[-1] + 1)]
+        names = [tuple(ATTRIBUTES)[(step + group) % len(ATTRIBUTES)] for group in range(groups[-1] + 1)]  # by turns
+        chosen = [rng.choice(alike[name]) for name in names]
+        mentions = [(*captions.random_mention(rng), name) for name in names]
         indices = np.array([chosen[group][i % len(chosen[group])] for group, i in zip(groups, indices)])
         scenes = [training_scene(options.seed, int(i)) for i in indices]
-        mentions = [(*captions.random_mention(rng), name) for _ in scenes]
-        texts = [scene.caption(rng, attributes=mention) for scene, mention in zip(scenes, mentions)]
+        texts = [scene.caption(rng, attributes=mentions[group]) for scene, group in zip(scenes, groups)]
         shown = [scene.attributes() for scene in scenes]
-        said = [{key: values[key] for key in mention} for values, mention in zip(shown, mentions)]
+        said = [{key: values[key] for key in mentions[group]} for values, group in zip(shown, groups)]
         device = next(model.parameters()).device
         pixels = data.to_tensor(images[indices]).to(device)
         fits = true_of(said, shown).to(device)
