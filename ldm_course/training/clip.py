@@ -133,10 +133,18 @@ class Trainer(nn.Module):
         to_picture = -(F.log_softmax(logits, dim=1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
         to_text = -(F.log_softmax(logits, dim=0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
         best = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
-        apart = F.normalize(text - same.float() @ text / same.sum(1, keepdim=True), dim=1)
-        overlap = (apart @ apart.T).square()[~same].sum() / (~same).sum().clamp(min=1)
+        overlap = squared_cosines(text, same)
         loss = (to_picture + to_text) / 2 + ANGLE_WEIGHT * overlap
         return loss, {"right": best.detach(), "overlap": overlap.detach()}
+
+
+def squared_cosines(text: Tensor, same: Tensor) -> Tensor:
+    """Mean squared cosine between how texts differ in one group and how they differ in another, from 0 to 1.
+
+    text: (b, d). same: whether two of them belong to one group, (b, b).
+    """
+    apart = F.normalize(text - same.float() @ text / same.sum(1, keepdim=True), dim=1)
+    return (apart @ apart.T).square()[~same].sum() / (~same).sum().clamp(min=1)
 
 
 def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:
