@@ -122,7 +122,7 @@ def table(similarity: Tensor, pictures: Sequence[Image.Image], texts: Sequence[s
     """Cosines of captions, the rows, and pictures, the columns. Framed: the caption nearest to each picture."""
     values = similarity.detach().float().cpu()
     font, small = ImageFont.load_default(plots.TEXT), ImageFont.load_default(22)
-    margin = math.ceil(max(font.getlength(text) for text in texts)) + plots.GAP
+    margin = math.ceil(max(font.getlength(text) for text in texts)) + 2 * plots.GAP
     n, m = values.shape
     canvas = Image.new("RGB", (margin + m * cell, (n + 1) * cell), "white")
     pen = ImageDraw.Draw(canvas)
@@ -137,7 +137,7 @@ def table(similarity: Tensor, pictures: Sequence[Image.Image], texts: Sequence[s
             pen.rectangle(
                 (left + 2, top + 2, left + cell - 3, top + cell - 3), fill=tuple(colours[i, j, :3].tolist())
             )
-            ink = "black" if values[i, j] > 0.1 else "white"
+            ink = "black" if values[i, j] > 0 else "white"
             pen.text((left + cell // 2, top + cell // 2), f"{values[i, j]:.2f}", ink, small, anchor="mm")
     for j, i in enumerate(values.argmax(dim=0).tolist()):
         left, top = margin + j * cell, (i + 1) * cell

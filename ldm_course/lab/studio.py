@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Generator, Sequence
+from statistics import mean
 from typing import Any
 
 import ipywidgets
@@ -25,9 +26,9 @@ STEPS = 12  # of DPM-Solver++, to begin with
 GLIMPSE = 3  # every so many steps the guess is shown
 SUGGESTIONS = (
     "a dog with glasses",
-    "a white cat with a hat sleeping in a room",
+    "a white cat with a hat in the snow",
     "a blue elephant running on the beach",
-    "a pig with a crown in the snow",
+    "a pink pig with a crown sleeping in the forest",
     "an orange rabbit with headphones in the forest",
     "a black bear with a scarf in the city",
 )
@@ -126,19 +127,24 @@ def spread(x: Tensor) -> Tensor:
     return (x - x.mean(dim=0)).square().mean(dim=(1, 2, 3)).sqrt() / 2
 
 
-def bought(scales: Sequence[float], right: Sequence[Share], apart: Tensor) -> Figure:
-    """Guidance scale against the share of pictures that are right, and against how far apart they are (scales, n)."""
+def differing(seen: Sequence[dict[str, str]], names: Sequence[str]) -> Tensor:
+    """For each of n pictures the share of the others that differ from it, mean over the attributes named: (n,)."""
+    rows = [[mean([one[name] != other[name] for name in names]) for other in seen] for one in seen]
+    return torch.tensor(rows).sum(dim=1) / (len(seen) - 1)
+
+
+def bought(scales: Sequence[float], right: Sequence[Share], differ: Tensor) -> Figure:
+    """Guidance scale against the share of pictures that are right, and against how often they differ, (scales, n)."""
     figure = Figure(figsize=(9, 3.0), layout="constrained")
     left, side = figure.subplots(1, 2)
     shares = torch.tensor([share.right / share.count for share in right])
     ends = torch.tensor([share.interval() for share in right]).T  # (2, scales)
-    middle, half = interval(apart)
+    middle, half = interval(differ)
     for axes, values, error, label, colour in (
         (left, shares, (ends - shares).abs(), "share of pictures that are right", plots.ORANGE),
-        (side, middle, half, "distance to the mean picture", plots.BLUE),
+        (side, middle, half, "share of pairs that differ", plots.BLUE),
     ):
         axes.errorbar(scales, values, error, fmt="o-", color=colour, markersize=4, capsize=2)
-        axes.set(xlabel="guidance scale s", ylabel=label, ylim=(0, None))
+        axes.set(xlabel="guidance scale s", ylabel=label, ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
-    left.set_ylim(-0.03, 1.03)
     return figure
