@@ -30,11 +30,16 @@ class MaskPainter(anywidget.AnyWidget):
     brush = traitlets.Int(24).tag(sync=True)
 
     def __init__(self, picture: Image.Image, mask: Image.Image | None = None):
-        """Start with `mask` ("L", white where to paint anew) or with nothing masked."""
-        super().__init__(picture=_base64(picture.convert("RGB")), size=list(picture.size))
-        self.brush = max(2, max(picture.size) // 6)
-        if mask is not None:
-            self.mask_image = mask
+        """Start with `mask` ("L", white where to paint anew) or with nothing masked.
+
+        All of it goes to the page at once, with the widget: what is set later may come before the page listens.
+        """
+        super().__init__(
+            picture=_base64(picture.convert("RGB")),
+            size=list(picture.size),
+            mask="" if mask is None else _encoded(mask, picture.size),
+            brush=max(2, max(picture.size) // 6),
+        )
 
     @property
     def mask_image(self) -> Image.Image:
@@ -49,11 +54,7 @@ class MaskPainter(anywidget.AnyWidget):
 
     @mask_image.setter
     def mask_image(self, mask: Image.Image) -> None:
-        if list(mask.size) != list(self.size):
-            raise InputError(f"The mask is {mask.size[0]}x{mask.size[1]}, the picture {self.size[0]}x{self.size[1]}.")
-        level = mask.convert("L")
-        white = Image.new("L", mask.size, 255)
-        self.mask = _base64(Image.merge("LA", (white, level))) if level.getbbox() else ""
+        self.mask = _encoded(mask, (self.size[0], self.size[1]))
 
 
 def box_mask(size: tuple[int, int], left: float, top: float, right: float, bottom: float) -> Image.Image:
@@ -68,6 +69,15 @@ def box_mask(size: tuple[int, int], left: float, top: float, right: float, botto
     mask = Image.new("L", size, 0)
     mask.paste(255, (round(left * width), round(top * height), round(right * width), round(bottom * height)))
     return mask
+
+
+def _encoded(mask: Image.Image, size: tuple[int, int]) -> str:
+    """A mask as it travels."""
+    if mask.size != size:
+        raise InputError(f"The mask is {mask.size[0]}x{mask.size[1]}, the picture {size[0]}x{size[1]}.")
+    level = mask.convert("L")
+    white = Image.new("L", size, 255)
+    return _base64(Image.merge("LA", (white, level))) if level.getbbox() else ""
 
 
 def _base64(picture: Image.Image) -> str:
