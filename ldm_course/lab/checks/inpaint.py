@@ -202,7 +202,7 @@ def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
         (lambda new, old, mask: new * mask, "Outside it is black: the old picture is missing."),
         (
             lambda new, old, mask: new * mask + old,
-            "It adds the old picture everywhere; outside alone it has a weight.",
+            "It adds the old picture everywhere; its weight is 1 - mask.",
         ),
     ]
     new, old, mask = (torch.sigmoid(2 * part) for part in _random(3))
