@@ -1,4 +1,4 @@
-"""The committed notebooks: their form, their outputs, and that what they define is what the package does."""
+"""The committed notebooks: their form, their outputs, their exercises. What each measures: test_notebook_NN.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from typing import Any
 import nbformat
 import pytest
 import torch
-from helpers import noise
 from IPython.core.inputtransformer2 import TransformerManager
-from torch.testing import assert_close
 
 import ldm_course as ldm
-from ldm_course import lab, sampling, schedulers
+from ldm_course import lab
 from ldm_course.checkpoint import LatentDiffusion
 
 if sys.version_info >= (3, 11):
@@ -148,83 +145,7 @@ def test_the_source_it_shows_is_the_package_s(name):
                 assert source in shown, f"{thing.strip()} has changed since {name} was run"
 
 
-# ---- what it defines is what the package does ------------------------------------------------------------------
-
-
-def check_guided_eps(theirs: Callable, model: LatentDiffusion) -> None:
-    for scale in (0.0, 1.0, 7.5):
-        assert_close(theirs(noise(2, 4), noise(2, 4, seed=1), scale),
-                     sampling.guided_eps(noise(2, 4), noise(2, 4, seed=1), scale))  # fmt: skip
-
-
-def check_ddim_step(theirs: Callable, model: LatentDiffusion) -> None:
-    for levels in ((0.01, 0.02), (0.5, 0.9), (0.9, 1.0)):
-        arguments = (noise(2, 4), noise(2, 4, seed=1), *levels)
-        assert_close(theirs(*arguments), schedulers.ddim_step(*arguments))
-
-
-def check_loop(theirs: Callable, model: LatentDiffusion) -> None:
-    context, empty = ldm.encode_prompt(model, ["a dog", ""]).chunk(2)
-    x_T, timesteps = noise(1, 4, 8, 8), model.schedule.timesteps(7)
-    *_, last = ldm.denoise(model, x_T, context, timesteps, negative_context=empty, guidance_scale=3.0)
-    assert_close(theirs(model, x_T, context, empty, timesteps, 3.0), last.x_t)
-
-
-INLINE: dict[str, dict[str, Callable[[Callable, LatentDiffusion], None]]] = {
-    "04_txt2img": {
-        "guided_eps": check_guided_eps,
-        "ddim_step": check_ddim_step,
-        "denoise_by_hand": check_loop,
-    },
-}
-
-
-@pytest.mark.parametrize("name, function", [(name, f) for name, checks in INLINE.items() for f in checks])
-def test_inline_definitions_equal_the_package(name, function, model):
-    namespace: dict[str, Any] = {"torch": torch, "ldm": ldm}
-    for cell in cells(name, "code"):
-        for statement in ast.parse(python(cell)).body:
-            if isinstance(statement, ast.FunctionDef) and statement.name in INLINE[name]:
-                assert statement.name not in namespace, f"{name} defines {statement.name} twice"
-                exec(compile(ast.Module([statement], []), name, "exec"), namespace)
-    INLINE[name][function](namespace[function], model)
-
-
 # ---- exercises -------------------------------------------------------------------------------------------------
-
-# Of each exercise the typical wrong answers, as the function's body, with words of the hint that each must get.
-# Notebook NN may have them in test_notebook_NN.py instead, which then tries them, too.
-WRONG: dict[str, dict[str, list[tuple[str, str]]]] = {
-    "04_txt2img": {
-        "timesteps": [
-            ("return list(range(T, 0, -(T // n)))[:n]", "They start at 1000"),
-            ("return [i * (T // n) + offset for i in range(n)]", "They rise"),
-            ("return [i * (T // n) for i in reversed(range(n))]", "offset is missing"),
-            ("return list(range(T - 1, -1, -(T // n)))[:n]", "trailing"),
-            ("return torch.linspace(T - 1, 0, n).round()", "linspace"),
-            ("return list(range(T - T // n + offset, 0, -T // n))[: n - 1]", "shape"),
-        ],
-        "guided": [
-            ("return (1 + guidance_scale) * eps_cond - guidance_scale * eps_uncond", "guidance_scale - 1"),
-            ("w = guidance_scale - 1\n    return (1 + w) * eps_uncond - w * eps_cond", "swapped"),
-            ("return eps_uncond - guidance_scale * (eps_cond - eps_uncond)", "sign"),
-            ("w = guidance_scale - 1\n    return (1 + w) * eps_cond + w * eps_uncond", "add up to 1"),
-            ("return eps_cond", "leaves guidance_scale out"),
-            ("eps_cond *= guidance_scale\n    return eps_cond", "in place"),
-        ],
-        "ddim": [
-            ("return x_t - eps", "plain subtraction"),
-            ("return (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5", "x0_hat"),
-            ("a = (alpha_bar_prev / alpha_bar_t) ** 0.5\n    return a * (x_t - (1 - alpha_bar_t) ** 0.5 * eps)",
-             "No noise goes back"),
-            ("a = (alpha_bar_prev / alpha_bar_t) ** 0.5\n    b = (1 - alpha_bar_t) ** 0.5\n"
-             "    return a * x_t + (b - a * b) * eps", "As much noise"),
-            ("a = alpha_bar_prev / alpha_bar_t\n    b = (1 - alpha_bar_prev) - a * (1 - alpha_bar_t)\n"
-             "    return a * x_t + b * eps", "square roots"),
-            ("return ldm.schedulers.ddim_step(x_t, eps, alpha_bar_prev, alpha_bar_t)", "swapped"),
-        ],
-    },
-}  # fmt: skip
 
 
 def exercises(name: str) -> dict[str, tuple[str, str]]:
@@ -263,7 +184,7 @@ ALL_EXERCISES = [(name, title) for name in sorted(NOTEBOOKS) for title in exerci
 
 @every_notebook
 def test_exercises_and_typical_mistakes_are_enough(name):
-    wrong = WRONG[name] if name in WRONG else import_module(f"test_notebook_{name[:2]}").WRONG
+    wrong = import_module(f"test_notebook_{name[:2]}").WRONG
     assert len(exercises(name)) >= 3
     assert set(exercises(name)) == set(wrong)
     assert all(len(answers) >= 3 for answers in wrong.values())
@@ -280,19 +201,6 @@ def test_the_folded_solution_is_right(name, title, model):
     cell, solution = exercises(name)[title]
     verdict = judge(cell, solution, model)
     assert verdict.status == "right", verdict
-
-
-@pytest.mark.parametrize(
-    "name, title, body, hint",
-    [
-        (name, title, *answer)
-        for name, titles in WRONG.items()
-        for title, answers in titles.items()
-        for answer in answers
-    ],
-)
-def test_a_typical_mistake_gets_a_hint_that_names_it(name, title, body, hint, model):
-    assert_hint(name, title, body, hint, model)
 
 
 @every_notebook
