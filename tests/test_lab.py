@@ -402,3 +402,9 @@ def test_diffusers_pipeline_is_that_of_the_task(folder, model, capfd):
     assert out == err == "", "no remarks on the page"
     with one_sentence("task", "img2img"):
         lab.diffusers_pipeline(model, folder, "upscale")
+
+
+def test_diffusers_finds_weights_that_lie_there_in_half_precision_only(folder, model):
+    for file in [*folder.glob("*/model.safetensors"), *folder.glob("*/diffusion_pytorch_model.safetensors")]:
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    assert lab.diffusers_pipeline(model, folder).unet.dtype == torch.float32

@@ -64,7 +64,9 @@ def diffusers_pipeline(model: LatentDiffusion, folder: str | Path, task: str = "
     with quiet():
         import diffusers
 
-        half = model.dtype == torch.float16 and any(Path(folder).glob("unet/*.fp16.safetensors"))
+        names = [file.name for file in Path(folder).glob("unet/*.safetensors")]
+        halves = [name for name in names if ".fp16" in name]
+        half = bool(halves) and (model.dtype == torch.float16 or halves == names)
         pipe = getattr(diffusers, DIFFUSERS[task]).from_pretrained(
             folder,
             torch_dtype=model.dtype,
