@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +52,7 @@ class LatentDiffusion:
     text_encoder, tokenizer: transformers' CLIPTextModel and CLIPTokenizer.
     schedule: how noise grows over the timesteps.
     known_words: every word of the training captions, if they were few; None if there is no such list.
+    offload: the text encoder and the VAE wait on the CPU, see `at_work`.
     """
 
     vae: AutoencoderKL
@@ -58,6 +61,7 @@ class LatentDiffusion:
     tokenizer: CLIPTokenizer
     schedule: NoiseSchedule
     known_words: frozenset[str] | None = None
+    offload: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +70,17 @@ class LatentDiffusion:
     @property
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
+
+    @contextmanager
+    def at_work(self, part: nn.Module) -> Iterator[None]:
+        """With `offload`, the text encoder or the VAE is on the model's device inside, and on the CPU after it."""
+        if self.offload:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            if self.offload:
+                part.to("cpu")
 
 
 def bundled_path() -> Path:
@@ -79,6 +94,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    offload: bool = False,
 ) -> LatentDiffusion:
     """Load a Stable Diffusion 1.x model, its modules in evaluation mode and without gradients.
 
@@ -91,6 +107,8 @@ def load(
         device: where the modules go; None is the CPU.
         dtype: of the weights; None is torch.float32. For torch.float16, `*.fp16.safetensors` are preferred.
         revision: a branch, tag or commit on the hub.
+        offload: keep the text encoder and the VAE on the CPU, and bring each to the device only while it works: for
+            a GPU with little memory.
 
     Raises:
         InputError: if there is no such model, if its files are broken, or if it needs what this course does not
@@ -117,8 +135,9 @@ def load(
 
     modules: tuple[nn.Module, ...] = (vae, unet, text_encoder)
     for module in modules:
-        module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder))
+        waits = offload and module is not unet
+        module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
+    return LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
 
 
 # ---- where a model is ------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, is_memory_error
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,7 +79,7 @@ def _exit_code(arguments: list[str] | None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _error(f"{where}{error.strerror or error}.", 2 if isinstance(error, asked_for) else 1)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("(out of|allocate|enough) memory", str(error)):
+        if not is_memory_error(error):
             raise
         return _error("There is not enough memory for this; try smaller pictures, or --dtype float16.", 1)
 

@@ -1,6 +1,11 @@
-"""The one exception for a request that cannot be carried out."""
+"""The exception for a request that cannot be carried out, and what is said when memory runs out."""
 
 from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -8,3 +13,23 @@ class InputError(ValueError):
 
     Raised before any work is done. The command line prints the message alone, without a stack trace.
     """
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory ran out, as Python, torch or a GPU's driver words it."""
+    says_so = isinstance(error, RuntimeError) and re.search("(out of|allocate|enough) memory", str(error))
+    return isinstance(error, MemoryError) or bool(says_so)
+
+
+@contextmanager
+def memory_error_in_a_sentence() -> Iterator[None]:
+    """Raise MemoryError, saying what to reduce, if memory runs out inside; what was computed there is let go."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps the last error, and with it all its tensors
+        raise MemoryError(
+            "The memory ran out; ask for fewer or smaller pictures, or load the model with dtype=torch.float16."
+        ) from None

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, memory_error_in_a_sentence
 from ldm_course.images import latent_mask, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
 from ldm_course.inputs import (
     SCHEDULERS,
@@ -29,6 +29,7 @@ from ldm_course.inputs import (
 )
 from ldm_course.sampling import AfterStep, Generators, denoise, draw_noise
 from ldm_course.text import encode_prompt
+from ldm_course.vae import DiagonalGaussian
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -54,6 +55,7 @@ def keep_outside(x: Tensor, z: Tensor, noise: Tensor, m: Tensor, alpha_bar: floa
     return m * x + (1 - m) * (math.sqrt(alpha_bar) * z + math.sqrt(1 - alpha_bar) * noise)
 
 
+@memory_error_in_a_sentence()
 @torch.no_grad()
 def txt2img(
     model: LatentDiffusion,
@@ -89,6 +91,7 @@ def txt2img(
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
+        MemoryError: if the memory ran out; what was computed is let go.
     """
     request = _check_request(
         model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
@@ -102,6 +105,7 @@ def txt2img(
     return request.answer(request.paint(x_T, request.timesteps))
 
 
+@memory_error_in_a_sentence()
 @torch.no_grad()
 def img2img(
     model: LatentDiffusion,
@@ -131,6 +135,7 @@ def img2img(
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
+        MemoryError: if the memory ran out; what was computed is let go.
     """
     request = _check_request(
         model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
@@ -146,6 +151,7 @@ def img2img(
     return request.answer(request.paint(x_start, timesteps))
 
 
+@memory_error_in_a_sentence()
 @torch.no_grad()
 def inpaint(
     model: LatentDiffusion,
@@ -180,6 +186,7 @@ def inpaint(
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
+        MemoryError: if the memory ran out; what was computed is let go.
     """
     request = _check_request(
         model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
@@ -244,15 +251,16 @@ class _Request:
     def encode(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor]:
         """The pictures' latents, and noise for them: two of (b, 4, h/8, w/8), float32, drawn in this order."""
         model, each = self.model, isinstance(self.generator, list)
-        pixels = torch.cat([to_tensor(picture) for picture in pictures])
-        posterior = model.vae.encode(pixels.to(model.device, model.dtype))
+        with model.at_work(model.vae):  # one by one, as in `paint`
+            each_one = [model.vae.encode(to_tensor(picture).to(model.device, model.dtype)) for picture in pictures]
+        posterior = DiagonalGaussian(torch.cat([p.mean for p in each_one]), torch.cat([p.logvar for p in each_one]))
         shape = (len(self.prompts), *posterior.mean.shape[1:])
         draw = draw_noise(shape if each else posterior.mean.shape, self.generator).to(model.device)
         z = (model.vae.config.scaling_factor * posterior.sample(draw)).expand(shape)
         return z, draw_noise(shape, self.generator).to(model.device)
 
     def paint(self, x_start: Tensor, timesteps: list[int], after_step: AfterStep | None = None) -> list[Image.Image]:
-        """Read the prompts, run the loop, decode the latent."""
+        """Read the prompts, run the loop, decode the latents: one by one, as a picture takes much more memory."""
         model, negative_context = self.model, None
         if self.guidance_scale == 1:
             context = encode_prompt(model, self.prompts)
@@ -272,8 +280,9 @@ class _Request:
             progress=self.progress,
         ):
             x = state.x_t
-        z = x / model.vae.config.scaling_factor
-        return to_pil(model.vae.decode(z.to(model.dtype)))
+        z = (x / model.vae.config.scaling_factor).to(model.dtype)
+        with model.at_work(model.vae):
+            return to_pil(torch.cat([model.vae.decode(one) for one in z.split(1)]))
 
     def answer(self, pictures: list[Image.Image]) -> Pictures:
         return pictures[0] if self.single else pictures

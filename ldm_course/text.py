@@ -43,7 +43,8 @@ def encode_prompt(model: LatentDiffusion, prompts: list[str]) -> Tensor:
     tokens = tokenizer(
         prompts, max_length=tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
     )
-    return model.text_encoder(tokens.input_ids.to(model.device)).last_hidden_state
+    with model.at_work(model.text_encoder):
+        return model.text_encoder(tokens.input_ids.to(model.device)).last_hidden_state
 
 
 def unknown_words(prompts: Iterable[str], known_words: Iterable[str] | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -418,3 +419,40 @@ def test_a_unet_with_mask_channels_is_refused(idle, task):
     config = replace(idle.unet.config, in_channels=9)
     with one_sentence("9 channels", "text-to-image"):
         task(replace(idle, unet=type(idle.unet)(config)), "a dog")
+
+
+def test_memory_that_runs_out_is_one_sentence_and_let_go(model, monkeypatch):
+    held = []
+
+    def forward(x_t, t, context):
+        held.append(weakref.ref(x_t))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.unet, "forward", forward)
+        with pytest.raises(MemoryError, match="fewer or smaller pictures") as caught:
+            txt2img(model, "a dog", seed=0, num_inference_steps=2)
+    assert caught.value.__suppress_context__ and held[0]() is None
+    assert txt2img(model, "a dog", seed=0, num_inference_steps=2).mode == "RGB"
+
+
+def test_other_errors_of_the_network_pass(model, monkeypatch):
+    def forward(x_t, t, context):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(model.unet, "forward", forward)
+    with pytest.raises(RuntimeError, match="mat1"):
+        txt2img(model, "a dog", seed=0, num_inference_steps=2)
+
+
+def test_with_offload_each_part_is_on_the_device_only_while_it_works(model, monkeypatch):
+    """Without a GPU nothing moves, so the moves are counted: to the device before the work, to the CPU after it."""
+    moves = []
+    for name in ("text_encoder", "vae", "unet"):
+        part = getattr(model, name)
+        monkeypatch.setattr(part, "to", lambda place, name=name: moves.append((name, str(place))))
+    there_and_back = {part: [(part, str(model.device)), (part, "cpu")] for part in ("text_encoder", "vae")}
+    img2img(model, "a dog", picture(), seed=0, num_inference_steps=2)
+    assert moves == []
+    img2img(replace(model, offload=True), "a dog", picture(), seed=0, num_inference_steps=2)
+    assert moves == there_and_back["vae"] + there_and_back["text_encoder"] + there_and_back["vae"]
