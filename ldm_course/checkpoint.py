@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ldm_course.configs import (
-    brief,
     check_parts,
     check_sizes,
     read_config,
@@ -32,8 +31,9 @@ from ldm_course.configs import (
     write_configs,
     write_json,
 )
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, brief
 from ldm_course.schedulers import NoiseSchedule
+from ldm_course.text import encode_prompt
 from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
@@ -137,7 +137,14 @@ def load(
     for module in modules:
         waits = offload and module is not unet
         module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
-    return LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
+    model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
+    try:
+        encode_prompt(model, [""])
+    except Exception as error:  # of many kinds: transformers builds what its configs say, and fails when it runs
+        raise InputError(
+            f"The text encoder of {folder} cannot read a text ({brief(error)}); fetch the model again."
+        ) from error
+    return model
 
 
 # ---- where a model is ------------------------------------------------------------------------------------------
@@ -169,10 +176,10 @@ def _locate(source: str | Path | None, revision: str | None, half: bool) -> Path
             )
     if not isinstance(source, (str, Path)):
         raise InputError(f"A model is named by a folder or by a hub id like 'owner/name', not by {source!r}.")
-    folder = Path(source).expanduser()
-    if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not folder.exists():
+    folder = Path(os.path.expanduser(source))
+    if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) and not os.path.exists(folder):
         return _fetch(source, revision, half)
-    if not str(source).strip() or not folder.exists():
+    if not str(source).strip() or not os.path.exists(folder):  # a name too long, too, is none
         raise InputError(f"There is no folder {str(source)!r}; pass one that exists, or a hub id like 'owner/name'.")
     if not folder.is_dir():
         raise InputError(
@@ -277,7 +284,7 @@ def _weight_files(folder: Path, variant: str) -> tuple[list[Path], Path]:
             f"The file {index} lists {outside[0]!r}, which is no file name in its folder, so it is not opened."
         )
     for shard in shards:
-        if not (folder / shard).is_file():
+        if not os.path.isfile(folder / shard):  # a name too long, too, is none
             raise InputError(
                 f"The file {folder / shard} is missing, though {index.name} lists it; fetch the model again."
             )
@@ -373,6 +380,9 @@ def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
     stated = read_json(path)
     if stated.get("model_type") != "clip_text_model":
         raise unsupported(path, "model_type", stated.get("model_type"), 'only "clip_text_model"')
+    layers = stated.get("num_hidden_layers", 12)
+    if type(layers) is not int or not 1 <= layers <= 100:
+        raise unsupported(path, "num_hidden_layers", layers, "only one whole number from 1 to 100")
     try:
         config = CLIPTextConfig.from_dict(stated)
         with torch.device("meta"):
@@ -392,7 +402,7 @@ def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
 
 
 def _check_text(folder: Path, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unet: UNetConfig) -> None:
-    config, tokens = text_encoder.config, len(tokenizer)
+    config, tokens = text_encoder.config, 1 + max(tokenizer.get_vocab().values())
     if config.hidden_size != unet.cross_attention_dim:
         raise InputError(
             f"The model {folder} does not fit together: its text encoder writes vectors of "
@@ -403,13 +413,19 @@ def _check_text(folder: Path, tokenizer: CLIPTokenizer, text_encoder: CLIPTextMo
             f"The model {folder} does not fit together: its tokenizer has {tokens} tokens and its text encoder knows "
             f"{config.vocab_size}."
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)  # 77, if unstated
+    length = tokenizer.model_max_length  # a huge number, if unstated
+    if not isinstance(length, (int, float)) or not 3 <= length:
+        raise InputError(f"The tokenizer of {folder} states a model_max_length of {length!r}, which fits no text.")
+    tokenizer.model_max_length = int(min(length, config.max_position_embeddings))  # 77
 
 
 def _read_known_words(folder: Path) -> frozenset[str] | None:
     """The optional tokenizer/known_words.txt, one word a line."""
     path = folder / "tokenizer" / "known_words.txt"
-    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise InputError(f"The file {path} is not text in UTF-8 ({brief(error)}); remove it, or mend it.") from error
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------
@@ -427,7 +443,7 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.
     Raises:
         InputError: if the folder cannot be there, or a weight is not finite in that dtype.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(os.path.realpath(os.path.expanduser(folder)))
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise InputError(f"Weights are saved as torch.float16, bfloat16 or float32, not as {dtype!r}.")
     if not folder.parent.is_dir():

@@ -55,6 +55,8 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command (`arguments`, or the process's own) and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     with warnings.catch_warnings():
         warnings.showwarning = _note
         sys.exit(_exit_code(arguments))
@@ -69,6 +71,9 @@ def _exit_code(arguments: list[str] | None) -> int:
         return _error(f"{sentence}{hint}.", 2)
     except InputError as error:
         return _error(str(error), 2)
+    except typer.Abort:  # Ctrl-C, where no command says what it leaves behind
+        print("\nstopped", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in OPTIONAL_PACKAGES:
@@ -379,19 +384,9 @@ def _part_of_scene(image: Image.Image, part: str) -> Image.Image:
         )
     try:
         scene = Scene(**json.loads(image.info[SCENE_KEY]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError("The scene that is stored in the picture cannot be read; draw it again.") from error
-    with _scene_errors():
-        return scene.mask(part, image.width)
-
-
-@contextmanager
-def _scene_errors() -> Iterator[None]:
-    """A scene's ValueError is the user's mistake here."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    return scene.mask(part, image.width)
 
 
 @app.command()
@@ -424,8 +419,7 @@ def scene(
     asked = {"animal": animal, "colour": colour, "accessory": accessory, "action": action, "place": place}
     asked = {name: value for name, value in asked.items() if value is not None}
     start = Scene() if seed is None else random_scene(random.Random(seed), held_out=None)
-    with _scene_errors():
-        drawn = Scene(**asdict(start) | asked)
+    drawn = Scene(**asdict(start) | asked)
     text = PngInfo()
     text.add_text(SCENE_KEY, json.dumps(asdict(drawn)))
     file = _write(drawn.render(size), file, pnginfo=text)
@@ -475,7 +469,7 @@ def scenes(
 
 def _output(output: str | None, suffixes: tuple[str, ...] = SUFFIXES) -> Path | None:
     """The file to write, after making sure that it can be there; None if its name is left open."""
-    file = None if output is None else Path(output).expanduser().resolve()
+    file = None if output is None else Path(os.path.realpath(os.path.expanduser(output)))
     folder = Path.cwd() if file is None else file.parent
     if file is not None and file.is_dir():
         raise InputError(f"The output {output!r} is a folder; name a file in it, such as {file / 'picture.png'}.")

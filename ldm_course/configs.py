@@ -6,13 +6,12 @@ A key that would change the computation and that we do not carry out is an error
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, brief
 from ldm_course.schedulers import NoiseSchedule
 from ldm_course.unet import UNetConfig
 from ldm_course.vae import VAEConfig
@@ -95,6 +94,8 @@ BLOCK_TYPES = {
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
 }
 
+LARGEST = 2**16  # of any width, so that a broken file is refused before something endless is built
+
 # What diffusers means where a scheduler's config is silent.
 SCHEDULE_DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -163,18 +164,22 @@ def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     if key in BLOCK_TYPES:
         wanted, fits = " and ".join(BLOCK_TYPES[key]), all(each in BLOCK_TYPES[key] for each in listed)
     elif isinstance(default, tuple):
-        wanted, fits = "a list of whole numbers above 0", all(map(_is_size, listed))
+        wanted, fits = (
+            f"a list of whole numbers from 1 to {LARGEST}",
+            all(map(_is_size, listed)) and len(listed) <= 10,
+        )
     elif isinstance(default, int):
-        wanted, fits = "one whole number above 0", _is_size(value)
+        most = 100 if key == "layers_per_block" else LARGEST
+        wanted, fits = f"one whole number from 1 to {most}", _is_size(value) and value <= most
     else:
-        wanted, fits = "a number above 0", type(value) in (int, float) and 0 < value < math.inf
+        wanted, fits = "a number above 0, at most 1e6", type(value) in (int, float) and 0 < value <= 1e6
     if not fits or (isinstance(default, tuple) and not listed):
         raise unsupported(path, key, value, f"only {wanted}")
     return tuple(listed) if listed else value
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= LARGEST
 
 
 def unsupported(path: Path, key: str, value: Any, supported: str) -> InputError:
@@ -276,7 +281,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The file {path} is missing or cannot be read; fetch the model again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The file {path} is not valid JSON ({brief(error)}); fetch the model again.") from error
     if not isinstance(content, dict):
         raise InputError(f"The file {path} is not a JSON object; fetch the model again.")
@@ -286,12 +291,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def brief(error: Exception) -> str:
-    """The first line of an error's message, fit to stand inside a sentence."""
-    first = next(iter(str(error).strip().splitlines()), "")[:200]
-    return f"{type(error).__name__}: {first}".replace(". ", "; ").rstrip(".: ")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -11,8 +11,28 @@ from contextlib import contextmanager
 class InputError(ValueError):
     """What was asked for is wrong or impossible; the message says so in one sentence and names the way out.
 
-    Raised before any work is done. The command line prints the message alone, without a stack trace.
+    Raised before any work is done. The command line prints the message alone, without a stack trace. Whatever it
+    quotes from a file or a caller, it stays one line of ordinary length, without a terminal's control characters.
     """
+
+    def __init__(self, sentence: str) -> None:
+        if len(sentence) > 1000:
+            sentence = f"{sentence[:600]} ... {sentence[-200:]}"
+        super().__init__("".join(letter if letter.isprintable() else " " for letter in sentence))
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a sentence: its repr, which Python refuses for whole numbers of over 4300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number too long to show"
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error's message, fit to stand inside a sentence."""
+    first = next(iter(str(error).strip().splitlines()), "")[:200]
+    return f"{type(error).__name__}: {first}".replace(". ", "; ").rstrip(".: ")
 
 
 def is_memory_error(error: BaseException) -> bool:

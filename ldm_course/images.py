@@ -9,10 +9,10 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, brief
 
 
 def load_image(path: str | Path | BinaryIO) -> Image.Image:
@@ -22,12 +22,12 @@ def load_image(path: str | Path | BinaryIO) -> Image.Image:
         InputError: if there is no such file, or it is not a picture.
     """
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
     except FileNotFoundError:
         raise InputError(f"There is no file {str(path)!r}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        raise InputError(f"{str(path)!r} is not a picture that can be read.") from None
+    except Exception as error:  # of many kinds, for a file that is no picture, damaged, or far too large
+        raise InputError(f"{str(path)!r} is not a picture that can be read ({brief(error)}).") from None
     return image
 
 
@@ -35,17 +35,20 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Any PIL picture as RGB: turned upright as its EXIF says, laid on the background if it is see-through.
 
     Raises:
-        InputError: if `image` is not a PIL picture.
+        InputError: if `image` is not a PIL picture, or one of a damaged file.
     """
     if not isinstance(image, Image.Image):
         raise InputError(f"A picture must be a PIL image, not {type(image).__name__}; open files with load_image.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits of grey; PIL's own conversion clips them at 255
-        image = Image.fromarray(np.uint8(np.clip(np.asarray(image), 0, 65535) / 257 + 0.5))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
-    return image.convert("RGB")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits of grey; PIL's own conversion clips them at 255
+            image = Image.fromarray(np.uint8(np.clip(np.asarray(image), 0, 65535) / 257 + 0.5))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        return image.convert("RGB")
+    except Exception as error:  # of many kinds: cut short, a damaged EXIF block, closed, a mode of PIL's own
+        raise InputError(f"The picture cannot be read ({brief(error)}); save it anew as PNG.") from None
 
 
 def to_grey(mask: Image.Image) -> Image.Image:
@@ -60,7 +63,16 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
-    """Pictures (b, 3, h, w) in [-1, 1], clamped to it, to b PIL pictures of mode RGB."""
+    """Pictures (b, 3, h, w) in [-1, 1], clamped to it, to b PIL pictures of mode RGB.
+
+    Raises:
+        InputError: if they hold values that are no numbers; a black picture would hide it.
+    """
+    if x.isnan().any():
+        raise InputError(
+            "The picture came out as NaN, not a number: the model's weights are broken, or its numbers grew too "
+            "large; try a lower guidance_scale, or dtype=torch.float32."
+        )
     pixels = (x.detach().float() / 2 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu().numpy()  # (b, h, w, 3)
     return [Image.fromarray(picture) for picture in (pixels * 255).round().astype(np.uint8)]
 

@@ -5,15 +5,15 @@ Each raises `InputError`, with one sentence that says what was wrong and what to
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, shown
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -24,15 +24,15 @@ SPACINGS = ("leading", "trailing", "linspace")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, choices))}.")
 
 
 def check_schedule(schedule: NoiseSchedule) -> None:
     """The fields of a NoiseSchedule."""
     start, end, T = schedule.beta_start, schedule.beta_end, schedule.num_train_timesteps
-    if T < 1:
-        raise InputError(f"num_train_timesteps is {T}; it must be at least 1.")
+    if not 1 <= T <= 100_000:
+        raise InputError(f"num_train_timesteps is {shown(T)}; it must be from 1 to 100000.")
     if not 0 < start <= end < 1:
         raise InputError(f"beta_start {start} and beta_end {end} must satisfy 0 < beta_start <= beta_end < 1.")
     if not 0 <= schedule.steps_offset < T:
@@ -44,15 +44,26 @@ def check_schedule(schedule: NoiseSchedule) -> None:
 
 def check_steps(schedule: NoiseSchedule, num_inference_steps: int, spacing: str) -> None:
     """A number of steps, and whether they fit on the schedule."""
-    n, T, offset = num_inference_steps, schedule.num_train_timesteps, schedule.steps_offset
+    T, offset = schedule.num_train_timesteps, schedule.steps_offset
     check_choice("timestep_spacing", spacing, SPACINGS)
-    if not isinstance(n, Integral) or not 1 <= n <= T:
-        raise InputError(f"num_inference_steps is {n!r}; it must be a whole number from 1 to {T}.")
+    if not isinstance(num_inference_steps, Integral) or not 1 <= num_inference_steps <= T:
+        raise InputError(
+            f"num_inference_steps is {shown(num_inference_steps)}; it must be a whole number from 1 to {T}."
+        )
+    n = int(num_inference_steps)  # numpy's small kinds would overflow below
     if spacing == "leading" and (n - 1) * (T // n) + offset >= T:
         raise InputError(
             f"{n} steps with leading spacing and offset {offset} would start beyond the last timestep, {T - 1}; "
             "take fewer steps, or another timestep_spacing."
         )
+
+
+def whole_timesteps(timesteps: Iterable[int]) -> list[int]:
+    """Timesteps of any kind of whole number (a tensor's, numpy's) as a list of int."""
+    try:
+        return [operator.index(t) for t in timesteps]
+    except TypeError:
+        raise InputError("timesteps must be a list of whole numbers, such as model.schedule.timesteps(50).") from None
 
 
 def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
@@ -65,13 +76,13 @@ def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
 
 
 def check_guidance(guidance_scale: float) -> None:
-    if not isinstance(guidance_scale, Real) or not math.isfinite(guidance_scale):
-        raise InputError(f"guidance_scale is {guidance_scale!r}; it must be a finite number, such as 7.5.")
+    if not isinstance(guidance_scale, Real) or not abs(guidance_scale) < 1e38:  # the largest float32 is 3.4e38
+        raise InputError(f"guidance_scale is {shown(guidance_scale)}; it must be a finite number, such as 7.5.")
 
 
 def check_strength(strength: float) -> None:
     if not isinstance(strength, Real) or not 0 <= strength <= 1:
-        raise InputError(f"strength is {strength!r}; it must be a number from 0 (change nothing) to 1.")
+        raise InputError(f"strength is {shown(strength)}; it must be a number from 0 (change nothing) to 1.")
 
 
 def check_generator(generator: torch.Generator | Sequence[torch.Generator] | None, batch: int) -> None:
@@ -89,7 +100,7 @@ def check_generator(generator: torch.Generator | Sequence[torch.Generator] | Non
 
 def check_seed(seed: int) -> None:
     if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1.")
+        raise InputError(f"seed is {shown(seed)}; it must be a whole number from 0 to 2**63 - 1.")
 
 
 def check_prompts(prompts: object, name: str = "prompt") -> None:
@@ -101,6 +112,8 @@ def check_prompts(prompts: object, name: str = "prompt") -> None:
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise InputError(f"{name} must be a string or a list of strings, without {type(prompt).__name__} in it.")
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # what Python makes of bytes that are not UTF-8
+            raise InputError(f"{name} holds bytes that are no text; type it again, or decode it rightly.")
 
 
 def check_denoise(
@@ -120,7 +133,12 @@ def check_denoise(
         check_timestep(model.schedule, t)
     if any(t <= t_prev for t, t_prev in zip(timesteps, timesteps[1:])):
         raise InputError("timesteps must go from high to low, each of them once.")
-    if x_T.dim() != 4 or context.dim() != 3 or len(x_T) != len(context):
+    for value in (x_T, context, context if negative_context is None else negative_context):
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"Each of x_T, context and negative_context must be a torch.Tensor, not {type(value).__name__}."
+            )
+    if x_T.dim() != 4 or context.dim() != 3 or len(x_T) != len(context) or 0 in x_T.shape:
         raise InputError(
             f"x_T must be (b, c, h, w) and context (b, tokens, d) with the same b; they are {tuple(x_T.shape)} "
             f"and {tuple(context.shape)}."

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ldm_course import schedulers
-from ldm_course.inputs import check_denoise
+from ldm_course.inputs import check_denoise, whole_timesteps
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -100,8 +100,9 @@ def denoise(
         progress: show a progress bar.
     Raises InputError, at once, if the arguments do not fit each other.
     """
-    steps, schedule = [int(t) for t in timesteps], model.schedule
+    steps, schedule = whole_timesteps(timesteps), model.schedule
     check_denoise(model, x_T, context, steps, negative_context, guidance_scale, scheduler, generator)
+    guidance_scale = float(guidance_scale)  # a Fraction does not multiply with tensors
 
     @torch.no_grad()  # while a step is computed; not while the caller looks at a State
     def states() -> Iterator[State]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+
 import pytest
 from diffusers import StableDiffusionPipeline
 from helpers import our_model, tiny_pipeline
+from hypothesis import HealthCheck, settings
 
 from ldm_course.checkpoint import LatentDiffusion
+
+# How long hypothesis searches: "short" is the same cases each time, "long" (make test-long) others each time.
+SLOW = {"deadline": timedelta(minutes=1), "suppress_health_check": list(HealthCheck)}
+settings.register_profile("short", max_examples=25, derandomize=True, database=None, **SLOW)
+settings.register_profile("long", max_examples=1000, print_blob=True, **SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(scope="session")

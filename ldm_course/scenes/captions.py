@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ldm_course.errors import InputError, shown
+
 from .vocabulary import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -80,8 +82,8 @@ def caption(
     "a plain dog" or "a dog with nothing on".
     """
     for name in attributes or ():
-        if name not in ATTRIBUTES:
-            raise ValueError(f"attributes must be among {', '.join(ATTRIBUTES)}, not {name!r}.")
+        if not isinstance(name, str) or name not in ATTRIBUTES:
+            raise InputError(f"attributes must be among {', '.join(ATTRIBUTES)}, not {shown(name)}.")
     said = {k: v for k, v in values.items() if attributes is None or k in attributes or k == "animal"}
     if rng is None:
         return _plain(said)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
+
+from ldm_course.errors import InputError, shown
 
 from . import captions
 from .drawing import draw
@@ -73,14 +75,14 @@ class Scene:
             object.__setattr__(self, "accessory", None)
         for name, allowed in (*ATTRIBUTES.items(), ("facing", ("left", "right"))):
             value = getattr(self, name)
-            if value not in allowed and not (name == "accessory" and value is None):
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+            if not (isinstance(value, str) and value in allowed) and not (name == "accessory" and value is None):
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}.")
         for name in (*RANGES, "smile"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, not {value!r}.")
+            if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+                raise InputError(f"{name} must be a finite number, not {shown(value)}.")
         if self.size <= 0:
-            raise ValueError(f"size must be above 0, not {self.size!r}.")
+            raise InputError(f"size must be above 0, not {self.size!r}.")
 
     def svg(self) -> str:
         """The picture as an SVG file of 128 x 128 units."""
@@ -96,9 +98,9 @@ class Scene:
         `part` is one of `PARTS`. What is covered (an ear under the hat) does not count as visible.
         """
         if part not in PARTS:
-            raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}.")
+            raise InputError(f"part must be one of {', '.join(PARTS)}, not {shown(part)}.")
         if part == "accessory" and self.accessory is None:
-            raise ValueError("this scene has no accessory, so there is nothing to mask.")
+            raise InputError("this scene has no accessory, so there is nothing to mask.")
         groups = {"face": {"face", "eyes"}, "animal": set(PARTS) - {"animal", "background"}}
         return rasterise(silhouette(draw(self), groups.get(part, {part})), size).convert("L")
 
@@ -117,6 +119,8 @@ class Scene:
 
 def random_scene(rng: random.Random, held_out: bool | None = False) -> Scene:
     """Draw a scene: any but the held-out ones (False), only held-out ones (True), or any at all (None)."""
+    if not isinstance(rng, random.Random):
+        raise InputError(f"rng must be a random.Random, such as random.Random(0), not {shown(rng)}.")
     while True:
         values = {name: rng.choice(allowed) for name, allowed in ATTRIBUTES.items()}
         if held_out is None or is_held_out(values) == held_out:
