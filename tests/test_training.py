@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from transformers import CLIPModel
 
@@ -16,6 +18,7 @@ import ldm_course as ldm
 from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
 from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
+from ldm_course.training.card import main as write_card
 from ldm_course.training.card import model_card
 from ldm_course.training.clip import (
     ANGLE_WEIGHT,
@@ -243,8 +246,11 @@ def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
         folder, pictures=2, out=tmp_path / "evaluation", train_pictures=16, num_inference_steps=2
     )
     assert result["held out: all prompted attributes right"].count == 2
-    training = json.loads((folder / "training.json").read_text())
-    card = model_card(training, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()))
+    write_card(folder, tmp_path / "evaluation")
+    card = (folder / "README.md").read_text()
+    shown = re.findall(r"!\[[^]]{20,}\]\((.+)\)", card)
+    assert shown == ["pictures/seen.jpg", "pictures/held-out.jpg"]
+    assert all(Image.open(folder / name).width == 10 * 132 + 4 for name in shown)
     assert "dog + glasses" in card and "| the UNet | 16 | 4 | 2 |" in card and "kitchen table" in card
 
     encoded = list((tmp_path / "data").glob("*.safetensors"))
@@ -285,7 +291,8 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
     assert {"steps-and-guidance.png", "demo-inpaint.png", "seen.png"} <= {path.name for path in tmp_path.iterdir()}
     for name in ("painted to drawn", "drawn to drawn"):
         assert found[f"Frechet distance of judge features, {name}"] >= 0
-    card = model_card(json.loads((ldm.bundled_path() / "training.json").read_text()), as_json(tmp_path))
+    training = json.loads((ldm.bundled_path() / "training.json").read_text())
+    card = model_card(training, as_json(tmp_path), ["seen"])
     assert "| demo: a dog with glasses, from noise |" in card
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT
 from ldm_course.training.score import THUMB, Share
@@ -17,9 +20,19 @@ WHAT = {
     "decoder": "the autoencoder's decoder alone, once more",
 }
 
+# Pictures that evaluation leaves in its folder, by name, and what they show.
+SHEETS = {
+    "seen": "The first 100 test prompts of combinations that the model was trained on, none selected.",
+    "held-out": "The first 100 test prompts of combinations that it has never seen, none selected.",
+    "steps-and-guidance": "The share of pictures with all five attributes right, over steps and guidance scales.",
+    "demo-txt2img": "A dog with glasses, from noise: the first ten seeds.",
+    "demo-img2img": "Glasses for a plain dog, by image-to-image: ten drawings, and below each what came of it.",
+    "demo-inpaint": "The lower half of a sitting dog painted anew as running: ten drawings, and what came of them.",
+}
 
-def model_card(training: dict, evaluation: dict) -> str:
-    """The card as Markdown, from training.json and evaluation.json."""
+
+def model_card(training: dict, evaluation: dict, sheets: list[str]) -> str:
+    """The card as Markdown, from training.json, evaluation.json, and the names of the SHEETS that there are."""
     held_out = ", ".join(" + ".join(pair.values()) for pair in HELD_OUT)
     values = "; ".join(f"{name}: {', '.join(allowed)}" for name, allowed in ATTRIBUTES.items())
     rows = [
@@ -68,6 +81,7 @@ def model_card(training: dict, evaluation: dict) -> str:
             "| --- | --- |",
             *measured,
             "",
+            *(f"![{SHEETS[name]}](pictures/{name}.jpg)\n\n{SHEETS[name]}\n" for name in sheets),
             "## Limits",
             "",
             "Words outside `tokenizer/known_words.txt` mean nothing to it, and a warning says so. Two animals,",
@@ -82,10 +96,16 @@ def model_card(training: dict, evaluation: dict) -> str:
 
 
 def main(model_folder: Path, evaluation_folder: Path) -> None:
-    """Write README.md into the model's folder."""
+    """Write README.md and its pictures into the model's folder."""
     training = json.loads((model_folder / "training.json").read_text())
     evaluation = json.loads((evaluation_folder / "evaluation.json").read_text())
-    (model_folder / "README.md").write_text(model_card(training, evaluation), encoding="utf-8")
+    sheets = [name for name in SHEETS if (evaluation_folder / f"{name}.png").is_file()]
+    shutil.rmtree(model_folder / "pictures", ignore_errors=True)  # those of an earlier evaluation
+    (model_folder / "pictures").mkdir()
+    for name in sheets:
+        picture = Image.open(evaluation_folder / f"{name}.png").convert("RGB")
+        picture.save(model_folder / "pictures" / f"{name}.jpg", quality=88)
+    (model_folder / "README.md").write_text(model_card(training, evaluation, sheets), encoding="utf-8")
 
 
 if __name__ == "__main__":

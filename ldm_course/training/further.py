@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.images import to_tensor
 from ldm_course.pipelines import img2img, inpaint, txt2img
-from ldm_course.scenes import Scene, random_scene
+from ldm_course.scenes import Scene, contact_sheet, random_scene
 from ldm_course.schedulers import SCHEDULERS
 from ldm_course.training.judge import Judge, read
 from ldm_course.training.score import BATCH, Share, all_right, paint, test_scenes, thumbnails
@@ -152,7 +152,7 @@ def demos(model: LatentDiffusion, judge: Judge, count: int, seed: int, out: Path
         painted += _listed(txt2img(model, prompts, seed=noise_seed + start, num_inference_steps=DEMO_STEPS))
     found = _read(judge, painted)
     glasses = sum((f["animal"], f["accessory"]) == ("dog", "glasses") for f in found)
-    _sheet([painted]).save(out / "demo-txt2img.png")
+    contact_sheet(painted[:10], 10).save(out / "demo-txt2img.png")
 
     dogs = [random_scene(random.Random(f"demo-{seed}-{i}"), None) for i in range(count)]
     plain = [replace(scene, animal="dog", accessory="none") for scene in dogs]
@@ -171,7 +171,7 @@ def demos(model: LatentDiffusion, judge: Judge, count: int, seed: int, out: Path
             )  # fmt: skip
         )
     dressed = all_right(_read(judge, after), [wish.attributes() for wish in wishes])
-    _sheet([before, after]).save(out / "demo-img2img.png")
+    contact_sheet(before[:10] + after[:10], min(10, count)).save(out / "demo-img2img.png")
 
     sitting = [replace(scene, action="sitting") for scene in plain]
     before = [scene.render() for scene in sitting]
@@ -193,7 +193,7 @@ def demos(model: LatentDiffusion, judge: Judge, count: int, seed: int, out: Path
     found = _read(judge, after)
     runs = sum((f["animal"], f["action"]) == ("dog", "running") for f in found)
     kept = sum(not _apart(a, b, mask) for a, b in zip(before, after))
-    _sheet([before, after]).save(out / "demo-inpaint.png")
+    contact_sheet(before[:10] + after[:10], min(10, count)).save(out / "demo-inpaint.png")
 
     return {
         "demo: a dog with glasses, from noise": Share(glasses, count),
@@ -211,16 +211,6 @@ def _apart(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:
     """Whether two pictures differ where the mask is black."""
     outside = to_tensor(mask.convert("RGB")) < 0
     return not torch.equal(to_tensor(one)[outside], to_tensor(other)[outside])
-
-
-def _sheet(rows: list[list[Image.Image]], columns: int = 10) -> Image.Image:
-    """The first pictures of each list, one list below the other."""
-    side = rows[0][0].width
-    sheet = Image.new("RGB", (columns * side, len(rows) * side), "white")
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row[:columns]):
-            sheet.paste(image, (x * side, y * side))
-    return sheet
 
 
 def _listed(images: Image.Image | list[Image.Image]) -> list[Image.Image]:
