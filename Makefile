@@ -13,6 +13,7 @@ help:
 	@echo 'make lab                 open the notebooks in JupyterLab'
 	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=1)'
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
+	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium; half an hour'
 	@echo 'make format              give code and notebooks the form that "make test" asks for'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
@@ -37,26 +38,32 @@ test: .venv/.test
 	$(PY) -m pytest
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
 
+# Some of it:  make test-browser TESTS="-k 05"
+test-browser: .venv/.browser
+	$(PY) -m pytest --confcutdir=tests/browser tests/browser $(TESTS)
+
 format: .venv/.test
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist test-results *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv
 
-# Installation. The stamps .core, .lab and .test say what .venv holds. They are written last, so an interrupted
-# run is taken up again; while they are newer than the two files, nothing is installed and no network is needed.
-# (--no-compile: Python compiles what it imports, which is less than everything.)
+# Installation. The stamps .core, .lab, .test and .browser say what .venv holds. They are written last, so an
+# interrupted run is taken up again; while they are newer than the two files, nothing is installed and no network
+# is needed. (--no-compile: Python compiles what it imports, which is less than everything.)
 .venv/.core: STAMPS = .venv/.core
 .venv/.lab:  STAMPS = .venv/.core .venv/.lab
 .venv/.test: STAMPS = .venv/.core .venv/.lab .venv/.test
+.venv/.browser: STAMPS = .venv/.core .venv/.lab .venv/.test .venv/.browser
 .venv/.lab:  EXTRAS = [lab,train]
 .venv/.test: EXTRAS = [lab,train,test]
-.venv/.core .venv/.lab .venv/.test: pyproject.toml constraints.txt $(PY)
+.venv/.browser: EXTRAS = [lab,train,test,browser]
+.venv/.core .venv/.lab .venv/.test .venv/.browser: pyproject.toml constraints.txt $(PY)
 	@$(PY) -m pip --version >/dev/null 2>&1 || { \
 	  command -v "$(PYTHON)" >/dev/null || { echo "$$NO_PYTHON" >&2; exit 1; }; \
 	  "$(PYTHON)" -c "$$CHECK_PYTHON" && "$(PYTHON)" -m venv --clear .venv; }
@@ -78,4 +85,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image test format clean distclean
+.PHONY: help lab image test test-browser format clean distclean

@@ -119,7 +119,7 @@ def test_the_changelog_begins_with_this_version():
 
 def test_constraints_pin_every_dependency_inside_its_range():
     pinned = pins()
-    for need in requirements("lab", "train", "test"):
+    for need in requirements("lab", "train", "test", "browser"):
         name = canonicalize_name(need.name)
         assert name in pinned, f"constraints.txt lacks {name}"
         assert need.specifier.contains(pinned[name]), f"{name}=={pinned[name]} is outside {need}"
@@ -141,7 +141,7 @@ def test_colab_needs_nothing_newer():
 
 
 def test_extras():
-    assert set(PROJECT["optional-dependencies"]) == {"lab", "train", "test"}
+    assert set(PROJECT["optional-dependencies"]) == {"lab", "train", "test", "browser"}
     core = {canonicalize_name(need.name) for need in requirements()}
     assert "diffusers" not in core, "diffusers is the yardstick, not a part"
     test = PROJECT["optional-dependencies"]["test"]
