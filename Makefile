@@ -13,6 +13,7 @@ help:
 	@echo 'make lab                 open the notebooks in JupyterLab'
 	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=1)'
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
+	@echo 'make test-long           the search for bad input and broken files, for much longer; half an hour'
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium; half an hour'
 	@echo 'make format              give code and notebooks the form that "make test" asks for'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
@@ -37,6 +38,10 @@ test: .venv/.test
 	$(PY) -m mypy
 	$(PY) -m pytest
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+
+# Other cases each time; what failed is kept in .hypothesis and tried again first.
+test-long: .venv/.test
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest tests/test_bad_input.py tests/test_bad_folders.py tests/test_bad_shell.py
 
 # Some of it:  make test-browser TESTS="-k 05"
 test-browser: .venv/.browser
@@ -85,4 +90,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image test test-browser format clean distclean
+.PHONY: help lab image test test-long test-browser format clean distclean

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldm_course.errors import InputError, is_memory_error
+from ldm_course.errors import InputError, is_memory_error, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,9 +71,6 @@ def _exit_code(arguments: list[str] | None) -> int:
         return _error(f"{sentence}{hint}.", 2)
     except InputError as error:
         return _error(str(error), 2)
-    except typer.Abort:  # Ctrl-C, where no command says what it leaves behind
-        print("\nstopped", file=sys.stderr)
-        return 130
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in OPTIONAL_PACKAGES:
@@ -90,13 +87,13 @@ def _exit_code(arguments: list[str] | None) -> int:
 
 
 def _error(sentence: str, code: int) -> int:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"error: {one_line(sentence)}", file=sys.stderr)
     return code
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the line of source that Python adds."""
-    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"note: {one_line(str(message))}", file=sys.stderr)
 
 
 @contextmanager

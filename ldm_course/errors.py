@@ -16,9 +16,14 @@ class InputError(ValueError):
     """
 
     def __init__(self, sentence: str) -> None:
-        if len(sentence) > 1000:
-            sentence = f"{sentence[:600]} ... {sentence[-200:]}"
-        super().__init__("".join(letter if letter.isprintable() else " " for letter in sentence))
+        super().__init__(one_line(sentence))
+
+
+def one_line(sentence: str) -> str:
+    """The sentence without line breaks and other control characters, and with its middle left out if it is long."""
+    if len(sentence) > 1000:
+        sentence = f"{sentence[:600]} ... {sentence[-200:]}"
+    return "".join(letter if letter.isprintable() else " " for letter in sentence)
 
 
 def shown(value: object) -> str:
