@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 from lab_page import excerpt
 
-POINT = """
-point = tuple(side // 2 for side in easel.drawing.size)
-print(easel.drawing.getpixel(point))
-"""
+EXTRA = {
+    "named": "studio = lab.strength.studio(repainter, PROMPT)\nstudio",
+    "work": "print(studio.newest.value['strength'], studio.newest.cancelled, studio.newest._task.done())",
+    "point": "side = easel.drawing.width\nprint(easel.drawing.getpixel((side // 2, side // 2)))",
+}
 
 
 @pytest.fixture(scope="module")
 def page(open_page):
-    notebook = excerpt("05", names=["PROMPT", "scene"], cells=["drag", "own-drawing", "own"], extra={"point": POINT})
+    cells = ["drag", "own-drawing", "own"]
+    notebook = excerpt("05", names=["PROMPT", "scene"], cells=cells, extra=EXTRA)
     page = open_page("strength", notebook)
     page.run_all()
     assert not page.problems()
@@ -42,15 +44,20 @@ def test_the_picture_changes_while_the_mouse_is_down(page):
 
 
 def test_the_last_value_wins(page):
-    """However quickly one drags, the picture is in the end the one of the value where one stopped."""
-    slider = page.cell("drag").get_by_role("slider")
+    """However quickly one drags: work on older values is given up, and the picture is the last value's."""
+    slider = page.cell("named").get_by_role("slider")
+
+    def finished() -> tuple[bytes, int] | None:
+        value, cancelled, done = page.run("work").split()
+        return (page.settled("named"), int(cancelled)) if (value, done) == ("0.4", "True") else None
+
+    page.drag(slider, 0.4)
+    slow, before = page.until(finished, "the picture at 0.4 is painted")
     for to in (0.9, 0.2, 0.9, 0.4):
         page.drag(slider, to, moves=4)
-    quick = page.settled("drag")
-    assert float(slider.get_attribute("aria-valuenow")) == 0.4
-    assert page.follows("drag", lambda: slider.press("ArrowRight"))
-    assert page.follows("drag", lambda: slider.press("ArrowLeft"))
-    assert page.settled("drag") == quick
+    quick, after = page.until(finished, "the picture at 0.4 is painted again")
+    assert quick == slow
+    assert after > before
     assert not page.errors
 
 
