@@ -149,7 +149,7 @@ def shell(folder: Path, *arguments: str | bytes, **options) -> subprocess.Comple
 
 
 def test_names_that_are_no_text(tmp_path):
-    """Linux gives a command bytes, not letters, and a file may have such a name. (A prompt may not: test_any_words.)"""
+    """Linux gives a command bytes, not letters. A file may have such a name; a prompt may not (test_any_words)."""
     done = shell(tmp_path, "scene", "-o", b"\xff.png", "--size", "8")
     assert (done.returncode, done.stderr) == (0, "") and "udcff.png" in done.stdout
     assert os.listdir(bytes(tmp_path)) == [b"\xff.png"]

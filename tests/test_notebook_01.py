@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import noise, one_sentence
 from PIL import Image
-from test_notebooks import assert_hint, cells, python
+from test_notebooks import assert_hint, cells, each_mistake, python
 from torch import nn
 from torch.testing import assert_close
 
@@ -279,9 +279,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
-)
+@each_mistake(WRONG)
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
     assert_hint(NAME, title, body, hint, model)
 

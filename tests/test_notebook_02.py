@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from helpers import noise, one_sentence, our_unet, randomise, tiny_unet
 from PIL import Image
-from test_notebooks import assert_hint, cells, exercises, python
+from test_notebooks import assert_hint, cells, each_mistake, exercises, python
 from torch import nn
 from torch.testing import assert_close
 
@@ -221,7 +221,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("title, body, hint", [(title, *answer) for title in WRONG for answer in WRONG[title]])
+@each_mistake(WRONG)
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
     assert_hint(NAME, title, body, hint, model)
 

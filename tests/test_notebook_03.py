@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import noise, one_sentence, relative_error
 from PIL import Image
-from test_notebooks import assert_hint, cells, exercises, judge, python
+from test_notebooks import assert_hint, cells, each_mistake, exercises, judge, python
 from torch import nn
 
 import ldm_course as ldm
@@ -136,9 +136,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
-)
+@each_mistake(WRONG)
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
     assert_hint(NAME, title, body, hint, model)
 

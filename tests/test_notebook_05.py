@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import one_sentence, pixel_difference
 from PIL import Image
-from test_notebooks import assert_hint, cells, python, run
+from test_notebooks import assert_hint, cells, each_mistake, python, run
 
 import ldm_course as ldm
 from ldm_course import lab
@@ -59,9 +59,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
-)
+@each_mistake(WRONG)
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
     assert_hint(NAME, title, body, hint, model)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import noise, one_sentence, pixel_difference
 from PIL import Image, ImageFilter
-from test_notebooks import assert_hint, cells, exercises, judge, python, run
+from test_notebooks import assert_hint, cells, each_mistake, exercises, judge, python, run
 
 import ldm_course as ldm
 from ldm_course import lab, pipelines
@@ -62,9 +62,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "title, body, hint", [(title, *answer) for title, answers in WRONG.items() for answer in answers]
-)
+@each_mistake(WRONG)
 def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
     assert_hint(NAME, title, body, hint, model)
 

@@ -170,6 +170,12 @@ def judge(cell: str, answer: str, model: LatentDiffusion) -> lab.checks.Verdict:
     return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", names(model))
 
 
+def each_mistake(wrong: dict[str, list[tuple[str, str]]]) -> pytest.MarkDecorator:
+    """Run a test with each wrong answer: its exercise, its function's body, and words of the hint it must get."""
+    answers = [(title, *answer) for title, answers in wrong.items() for answer in answers]
+    return pytest.mark.parametrize("title, body, hint", answers)
+
+
 def assert_hint(name: str, title: str, body: str, hint: str, model: LatentDiffusion) -> None:
     """A wrong answer, given as its function's body, gets a hint with these words."""
     cell, _ = exercises(name)[title]
