@@ -39,7 +39,7 @@ REGIONS = {  # parts that every picture has: left, top, right, bottom as shares 
     "right-half": (0.5, 0.0, 1.0, 1.0),
     "centre": (0.25, 0.25, 0.75, 0.75),
 }
-OPTIONAL_PACKAGES = ("accelerate", "jupyterlab", "matplotlib")
+OPTIONAL_PACKAGES = ("accelerate", "diffusers", "ipywidgets", "jupyterlab", "matplotlib")
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this version of typer keeps it
 
@@ -605,6 +605,29 @@ def evaluate(
             scheduler=scheduler,
             full=full,
         )
+
+
+@app.command()
+def bench(
+    model: Annotated[Path | None, _option("FOLDER", "In diffusers' format.", "the shipped one")] = None,
+    num_inference_steps: Steps = 20,
+    rounds: Annotated[int, _option("N", "How often each one paints; medians count.", min=1)] = 7,
+    threads: Annotated[int | None, _option("N", "Of torch.", "as many as it takes", min=1)] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="For the table and the plot.")
+    ] = Path("runs/bench"),
+) -> None:
+    """Time this course's pipelines against diffusers', which must be installed, and compare their pictures.
+
+    \b
+    Examples:
+      ldm-course bench
+      ldm-course bench --rounds 3 --threads 1
+    """
+    with _stoppable("stopped; nothing was written"):
+        from ldm_course.bench import bench as measure
+
+        measure(model, num_inference_steps=num_inference_steps, rounds=rounds, threads=threads, out=out)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

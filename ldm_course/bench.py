@@ -1,0 +1,177 @@
+"""`ldm-course bench`: our pictures and diffusers', side by side: the same weights, noise and threads, taking turns.
+
+The contestants paint one after the other in every round, in one process, so that a slow moment of the machine hits
+them all; what counts is the ratio of their medians. What each one paints is compared, too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ldm_course import pipelines
+from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
+from ldm_course.errors import InputError
+from ldm_course.lab.setup import diffusers_pipeline
+from ldm_course.scenes import Scene
+
+PROMPT = "a dog with glasses"
+STRENGTH = 0.6
+CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # task, pictures
+THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16"
+COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00"}
+
+Paint = Callable[[], list[Image.Image]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How long one contestant took for one task, the median of the rounds, and how far its pictures are off.
+
+    ratio: its seconds as a share of diffusers'.
+    largest, mean: difference of a pixel's channel from diffusers' picture, in steps of 1/255.
+    """
+
+    task: str
+    pictures: int
+    who: str
+    seconds: float
+    ratio: float
+    largest: int
+    mean: float
+
+
+def bench(
+    model_folder: Path | None = None,
+    *,
+    num_inference_steps: int = 20,
+    rounds: int = 7,
+    threads: int | None = None,
+    out: Path = Path("runs/bench"),
+) -> list[Row]:
+    """Time the three tasks against diffusers, print the table, and write it as JSON and as a plot into `out`.
+
+    Args:
+        model_folder: in diffusers' format; None is the model that ships with the package.
+        rounds: how often each contestant paints, after once to warm up.
+        threads: of torch; None leaves them as they are.
+
+    Raises:
+        InputError: if a number is below 1, or the folder holds no model.
+    """
+    if min(num_inference_steps, rounds, threads or 1) < 1:
+        raise InputError("The numbers of steps, rounds and threads must be 1 or more.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder = bundled_path() if model_folder is None else model_folder
+    models = {OURS: load(folder), FAST: load(folder, dtype=torch.bfloat16)}
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for task, pictures in tqdm(CASES, desc="comparing"):
+        contestants = {THEIRS: _theirs(models[OURS], folder, task, pictures, num_inference_steps)}
+        for who, model in models.items():
+            contestants[who] = _ours(model, task, pictures, num_inference_steps)
+        rows += compared(task, pictures, contestants, rounds)
+
+    settings = {"steps": num_inference_steps, "rounds": rounds, "threads": torch.get_num_threads()}
+    print(f"{num_inference_steps} steps of DDIM, guidance 7.5, {settings['threads']} threads, medians of {rounds}")
+    print(f"{'':26} {'seconds':>8} {'ratio':>6}   difference from diffusers, of 255: largest, mean")
+    for row in rows:
+        label = f"{row.task} of {row.pictures}, {row.who.split(', ')[-1] if row.who != THEIRS else 'diffusers'}"
+        print(f"{label:26} {row.seconds:8.3f} {row.ratio:6.2f} {row.largest:10d} {row.mean:6.2f}")
+    (out / "bench.json").write_text(json.dumps(settings | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    plot(rows).savefig(out / "bench.png", dpi=144)
+    return rows
+
+
+def compared(task: str, pictures: int, contestants: dict[str, Paint], rounds: int) -> list[Row]:
+    """Let the contestants take turns; the first one is what the others are measured by."""
+    painted = {who: paint() for who, paint in contestants.items()}
+    seconds: dict[str, list[float]] = {who: [] for who in contestants}
+    for _ in range(rounds):
+        for who, paint in contestants.items():
+            start = time.perf_counter()
+            paint()
+            seconds[who].append(time.perf_counter() - start)
+    first, *_ = contestants
+    medians = {who: statistics.median(times) for who, times in seconds.items()}
+    rows = []
+    for who in contestants:
+        apart = np.abs(_pixels(painted[who]) - _pixels(painted[first]))
+        ratio = medians[who] / medians[first]
+        rows.append(Row(task, pictures, who, medians[who], ratio, int(apart.max()), float(apart.mean())))
+    return rows
+
+
+def _pixels(images: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(image, dtype=int) for image in images])
+
+
+def _sitting_dog() -> tuple[Image.Image, Image.Image]:
+    """A picture to start from, and a mask of its lower half."""
+    picture = Scene(animal="dog", action="sitting").render()
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (0, picture.height // 2, picture.width, picture.height))
+    return picture, mask
+
+
+def _ours(model: LatentDiffusion, task: str, pictures: int, steps: int) -> Paint:
+    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog()
+
+    def paint() -> list[Image.Image]:
+        noise = torch.Generator().manual_seed(0)
+        if task == "txt2img":
+            painted = pipelines.txt2img(model, prompts, num_inference_steps=steps, generator=noise)
+        elif task == "img2img":
+            painted = pipelines.img2img(
+                model, prompts, image, strength=STRENGTH, num_inference_steps=steps, generator=noise
+            )
+        else:
+            painted = pipelines.inpaint(model, prompts, image, mask, num_inference_steps=steps, generator=noise)
+        assert isinstance(painted, list)
+        return painted
+
+    return paint
+
+
+def _theirs(model: LatentDiffusion, folder: Path, task: str, pictures: int, steps: int) -> Paint:
+    pipe: Any = diffusers_pipeline(model, folder, task)
+    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog()
+    given: dict[str, dict[str, Any]] = {
+        "txt2img": {},
+        "img2img": {"image": image, "strength": STRENGTH},
+        "inpaint": {"image": image, "mask_image": mask, "strength": 1.0, "height": 128, "width": 128},
+    }
+
+    def paint() -> list[Image.Image]:
+        noise = torch.Generator().manual_seed(0)
+        return pipe(prompts, num_inference_steps=steps, generator=noise, **given[task]).images
+
+    return paint
+
+
+def plot(rows: list[Row]) -> Figure:
+    """Seconds as a share of diffusers', a group of bars for each task."""
+    tasks = list(dict.fromkeys((row.task, row.pictures) for row in rows))
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for i, (who, colour) in enumerate(COLOURS.items()):
+        ratios = [row.ratio for row in rows if row.who == who]
+        bars = axes.bar([x + 0.26 * (i - 1) for x in range(len(tasks))], ratios, 0.24, color=colour, label=who)
+        axes.bar_label(bars, fmt="%.2f", fontsize=9)
+    axes.set_xticks(range(len(tasks)), [f"{task}, {n} picture{'s' if n > 1 else ''}" for task, n in tasks])
+    axes.set(ylabel="time, as a share of diffusers'")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return figure

@@ -1,0 +1,52 @@
+"""`ldm-course bench`: fair turns, the same pictures, and a table that says what was measured."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers import one_sentence
+from PIL import Image
+
+from ldm_course import bench
+
+
+def test_contestants_take_turns_and_the_first_is_the_measure(monkeypatch):
+    clock, turns = [0.0], []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+
+    def contestant(who, seconds, shade):
+        def paint():
+            turns.append(who)
+            clock[0] += seconds * (10 if len(turns) == 7 else 1)  # one slow moment
+            return [Image.new("RGB", (2, 2), (100, 100, shade))]
+
+        return paint
+
+    theirs, ours = bench.compared(
+        "txt2img", 1, {"theirs": contestant("a", 2.0, 100), "ours": contestant("b", 1.0, 106)}, rounds=3
+    )
+    assert turns == ["a", "b"] * 4
+    assert (theirs.seconds, theirs.ratio, theirs.largest, theirs.mean) == (2.0, 1.0, 0, 0.0)
+    assert (ours.seconds, ours.ratio, ours.largest, ours.mean) == (1.0, 0.5, 6, 2.0)
+
+
+def test_the_table_the_plot_and_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "CASES", (("txt2img", 2), ("img2img", 1), ("inpaint", 1)))
+    rows = bench.bench(num_inference_steps=2, rounds=1, out=tmp_path / "new")
+    assert [(row.task, row.who) for row in rows if row.who != bench.FAST] == [
+        (task, who) for task in ("txt2img", "img2img", "inpaint") for who in (bench.THEIRS, bench.OURS)
+    ]
+    assert all(row.largest <= 1 for row in rows if row.who == bench.OURS)
+    assert all(0 < row.mean < 10 for row in rows if row.who == bench.FAST)
+    written = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert len(written["rows"]) == 9 and written["steps"] == 2
+    assert Image.open(tmp_path / "new" / "bench.png").width > 1000
+    assert "img2img of 1, bfloat16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"num_inference_steps": 0}, {"threads": -1}])
+def test_wrong_numbers(tmp_path, wrong):
+    with one_sentence("1 or more"):
+        bench.bench(out=tmp_path / "none", **wrong)
+    assert not (tmp_path / "none").exists()
