@@ -171,10 +171,11 @@ def test_a_widget_has_words_for_pages_without_a_kernel(frames, shown):
 
 
 def test_the_source_is_shown_as_it_is(shown):
-    lab.show_source(ldm.denoise, schedulers.NoiseSchedule)
-    (loop, _), (schedule, _) = shown
+    lab.show_source(ldm.denoise, schedulers.NoiseSchedule, ldm.inpaint)
+    (loop, _), (schedule, _), (decorated, _) = shown
     assert loop["text/markdown"].startswith("`ldm_course/sampling.py`\n\n```python\ndef denoise(")
     assert "class NoiseSchedule:" in schedule["text/markdown"]
+    assert decorated["text/markdown"].startswith("`ldm_course/pipelines.py`\n\n```python\n@")
 
 
 # ---- plugs -----------------------------------------------------------------------------------------------------

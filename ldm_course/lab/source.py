@@ -16,7 +16,7 @@ ROOT = Path(ldm_course.__file__).parents[1]
 def show_source(*objects: Callable | type) -> None:
     """Display the source of functions or classes as it runs, each under the name of its file."""
     for thing in objects:
-        file = Path(inspect.getsourcefile(thing) or "").resolve()
+        file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "").resolve()  # not a decorator's
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
         source = inspect.getsource(thing)
         bundle = {"text/markdown": f"`{Path(name).as_posix()}`\n\n```python\n{source}```", "text/plain": source}
