@@ -71,13 +71,15 @@ def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
     lowest, highest = (t.min(), t.max()) if isinstance(t, Tensor) else (t, t)
     if lowest < 0 or highest >= T:
         raise InputError(
-            f"There is no timestep {int(lowest if lowest < 0 else highest)}; they run from 0 to {T - 1}."
+            f"There is no timestep {shown(int(lowest if lowest < 0 else highest))}; they run from 0 to {T - 1}."
         )
 
 
 def check_guidance(guidance_scale: float) -> None:
-    if not isinstance(guidance_scale, Real) or not abs(guidance_scale) < 1e38:  # the largest float32 is 3.4e38
-        raise InputError(f"guidance_scale is {shown(guidance_scale)}; it must be a finite number, such as 7.5.")
+    if not isinstance(guidance_scale, Real) or not abs(guidance_scale) <= 10_000:
+        raise InputError(
+            f"guidance_scale is {shown(guidance_scale)}; it must be a finite number, at most 10000, such as 7.5."
+        )
 
 
 def check_strength(strength: float) -> None:

@@ -36,7 +36,7 @@ SIZES = [(0, 0), (1, 1), (1, 300), (300, 1), (7, 8), (8, 8), (9, 23), (64, 64), 
 BITS = {"1": 1, "L": 8, "P": 8, "LA": 16, "La": 16, "PA": 16, "RGB": 24, "YCbCr": 24, "LAB": 24, "HSV": 24}
 
 ODD = [
-    *(math.nan, math.inf, -math.inf, -0.0, 0, -1, 1.5, 1e39, -1e300, 2**63, 10**400, 10**5000, True, 1j),
+    *(math.nan, math.inf, -math.inf, -0.0, 0, -1, 1.5, 1e39, -1e300, 2**63, 10**400, True, 1j),
     *(np.float16(0.5), np.int8(2), np.uint64(2**63), np.bool_(True), np.array([1.0, 2.0]), np.zeros((3, 3))),
     *(Fraction(1, 2), Decimal(1), torch.tensor(0.5), "1", "", "x" * 100_000, b"1", None, [], [1], {}, object, Image),
 ]
@@ -111,6 +111,17 @@ def test_options(model, task, options):
         assert_picture(image)
 
 
+@pytest.mark.parametrize("name", ["seed", "num_inference_steps", "guidance_scale", "strength", "scheduler"])
+def test_numbers_that_python_does_not_print(model, name):
+    with one_sentence(name, "too long to show"):
+        img2img(model, "a dog", PICTURE, **{name: 10**5000})
+
+
+def test_a_timestep_that_python_does_not_print(model):
+    with one_sentence("no timestep a number too long to show"):
+        denoise(model, torch.ones(1, 4, 2, 2), torch.ones(1, 77, 24), [10**5000])
+
+
 @each_task
 @given(prompts=texts | st.lists(texts, max_size=3) | st.lists(texts | odd, max_size=3).map(tuple) | odd)
 def test_prompts(model, task, prompts):
@@ -128,7 +139,7 @@ small = odd.filter(lambda value: not isinstance(value, Integral) or value <= 64)
 @given(side=st.integers(-100, 64) | small)
 def test_sizes(model, side):
     image = or_one_sentence(lambda: txt2img(model, "a dog", height=side, width=8, num_inference_steps=1, seed=0))
-    assert (image is not None) == (isinstance(side, int) and side > 0 and side % 8 == 0)
+    assert (image is not None) == (side is None or (isinstance(side, int) and side > 0 and side % 8 == 0))
 
 
 @given(image=pictures())
@@ -166,7 +177,7 @@ def test_not_pictures(model, wrong, where):
 
 def test_numbers_that_grow_too_large_make_no_black_picture(model):
     with one_sentence("NaN", "guidance_scale"):
-        txt2img(model, "a dog", guidance_scale=1e37, num_inference_steps=3, seed=0)
+        txt2img(model, "a dog", latents=torch.full((1, 4, 8, 8), math.inf), num_inference_steps=1)
     with one_sentence("NaN"):
         to_pil(torch.full((1, 3, 8, 8), math.nan))
     assert to_pil(torch.tensor([-math.inf, 0, math.inf]).reshape(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 128, 255)
@@ -314,6 +325,17 @@ def test_the_loop(model, x_T, context, negative, timesteps, scale, generator):
 
 FIELDS = list(scenes.Scene.__dataclass_fields__)
 values = st.floats() | odd | st.sampled_from(["dog", "hat", "none", "left", "running", "city", "blue"])
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(FIELDS), st.floats(-1000, 1000), max_size=4),
+    size=st.sampled_from([8, 31, 128]),
+)
+@example({"x": 1000.0, "size": 1e-300}, 8)
+def test_scenes_far_from_the_usual(fields, size):
+    """Far larger numbers made the renderer panic."""
+    scene = or_one_sentence(lambda: scenes.Scene(**fields))
+    assert scene is None or scene.render(size).size == (size, size)
 
 
 @given(

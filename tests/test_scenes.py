@@ -99,8 +99,8 @@ def test_stable_across_processes():
         ("action", "flying", "action must be one of sitting, running, sleeping, not 'flying'."),
         ("place", "", "place must be one of beach, .*, not ''."),
         ("facing", "up", "facing must be one of left, right, not 'up'."),
-        ("tilt", float("nan"), "tilt must be a finite number, not nan."),
-        ("size", "big", "size must be a finite number, not 'big'."),
+        ("tilt", float("nan"), "tilt must be a number from -1000 to 1000, not nan."),
+        ("size", "big", "size must be a number from -1000 to 1000, not 'big'."),
         ("size", 0, "size must be above 0, not 0."),
     ],
 )

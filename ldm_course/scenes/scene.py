@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ RANGES = {
 class Scene:
     """One picture, described by five attributes and by how it varies. The defaults give a neutral picture.
 
-    Any finite number is accepted for the variation; `random_scene` stays within `RANGES`.
+    Any number up to 1000 is accepted for the variation; `random_scene` stays within `RANGES`.
     """
 
     animal: str = "dog"
@@ -79,8 +78,8 @@ class Scene:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}.")
         for name in (*RANGES, "smile"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-                raise InputError(f"{name} must be a finite number, not {shown(value)}.")
+            if not isinstance(value, (int, float)) or not abs(value) <= 1000:  # far larger ones crash the renderer
+                raise InputError(f"{name} must be a number from -1000 to 1000, not {shown(value)}.")
         if self.size <= 0:
             raise InputError(f"size must be above 0, not {self.size!r}.")
 
