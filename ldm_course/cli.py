@@ -613,9 +613,9 @@ def bench(
     num_inference_steps: Steps = 20,
     rounds: Annotated[int, _option("N", "How often each one paints; medians count.", min=1)] = 7,
     threads: Annotated[int | None, _option("N", "Of torch.", "as many as it takes", min=1)] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="For the table and the plot.")
-    ] = Path("runs/bench"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For the table and the plot.")] = Path(
+        "runs/bench"
+    ),
 ) -> None:
     """Time this course's pipelines against diffusers', which must be installed, and compare their pictures.
 
