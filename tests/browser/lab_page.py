@@ -162,9 +162,7 @@ class LabPage:
         cells = nbformat.read(notebook, as_version=4).cells
         self.ids = [cell.id for cell in cells]
         self.code = [cell.id for cell in cells if cell.cell_type == "code"]
-        self.widgets = [
-            cell.id for cell in cells if any(WIDGET in o.get("data", {}) for o in cell.get("outputs", []))
-        ]
+        self.widgets = list(saved_widgets(cells))
         page.set_default_timeout(1000 * TIMEOUT)
         page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=NOTHING))
         page.on("console", self._heard)
@@ -218,7 +216,9 @@ class LabPage:
         """Run > Run All Cells, to the end or to the first error."""
         self._forget(self.code)
         self.menu("Run", "Run All Cells")
-        self.until(lambda: self.problems() or all(map(self._has_run, self.code)), "all cells have run", times=5)
+        self.until(
+            lambda: self.problems("error") or all(map(self._has_run, self.code)), "all cells have run", times=5
+        )
         self.wait_for_kernel()
 
     def run(self, name: str) -> str:
@@ -242,10 +242,10 @@ class LabPage:
         """What a cell has printed."""
         return "\n".join(self.cell(name).locator(".jp-OutputArea-output pre").all_text_contents())
 
-    def problems(self) -> list[str]:
-        """The errors and the output on stderr of all cells."""
-        kinds = ("vnd.jupyter.error", "vnd.jupyter.stderr")
-        found = ", ".join(f'.jp-OutputArea-output[data-mime-type="application/{kind}"]' for kind in kinds)
+    def problems(self, *kinds: str) -> list[str]:
+        """What all cells put out as errors or on stderr; or of these kinds, "error" or "stderr", alone."""
+        types = [f"application/vnd.jupyter.{kind}" for kind in kinds or ("error", "stderr")]
+        found = ", ".join(f'.jp-OutputArea-output[data-mime-type="{each}"]' for each in types)
         return self.page.locator(found).all_text_contents()
 
     def restart_kernel(self) -> None:
