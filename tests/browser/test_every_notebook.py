@@ -58,7 +58,7 @@ def test_widgets_twice_in_a_row(page):
             page.run(name)
             page.until(lambda name=name: page.controls(name), "the widget is there again")
         assert [kind for kind, _ in page.controls(name)] == before, "one widget, not two"
-    assert not deaf(page, page.by_keys)
+    assert not deaf(page, page.by_keys, skip=("upload",))
     assert not page.problems() and not page.errors
 
 
