@@ -23,6 +23,12 @@ SCHEDULERS = ("ddpm", "ddim", "euler", "dpm++")
 SPACINGS = ("leading", "trailing", "linspace")
 
 
+def check_model(model: object) -> None:
+    """A model, and not the prompt or the folder in its place."""
+    if not hasattr(model, "unet"):
+        raise InputError(f"The first argument must be a model, from ldm_course.load(), not {type(model).__name__}.")
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, choices))}.")

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.errors import InputError, memory_error_in_a_sentence
+from ldm_course.errors import InputError, memory_error_in_a_sentence, shown
 from ldm_course.images import latent_mask, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
 from ldm_course.inputs import (
     SCHEDULERS,
     check_choice,
     check_generator,
     check_guidance,
+    check_model,
     check_prompts,
     check_seed,
     check_strength,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 NUM_INFERENCE_STEPS = 50
 GUIDANCE_SCALE = 7.5
 IMG2IMG_STRENGTH = 0.6
+LARGEST_SIDE = 8192  # pixels; far beyond what a model was trained at
 
 Prompt = str | list[str]
 Pictures = Image.Image | list[Image.Image]
@@ -99,8 +101,9 @@ def txt2img(
     )  # fmt: skip
     sides = _latent_side(model, "height", height), _latent_side(model, "width", width)
     shape = (len(request.prompts), model.vae.config.latent_channels, *sides)
-    if latents is not None and tuple(latents.shape) != shape:
-        raise InputError(f"latents have shape {tuple(latents.shape)}; these prompts and this size need {shape}.")
+    if latents is not None and (not isinstance(latents, Tensor) or tuple(latents.shape) != shape):
+        has = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise InputError(f"latents are {has}; these prompts and this size need a tensor of shape {shape}.")
     x_T = draw_noise(shape, request.generator) if latents is None else latents
     return request.answer(request.paint(x_T, request.timesteps))
 
@@ -301,6 +304,7 @@ def _check_request(
     progress: bool,
 ) -> _Request:
     """Check everything that the three tasks share, and fill in what was left open."""
+    check_model(model)
     latent_channels = model.vae.config.latent_channels
     if model.unet.config.in_channels != latent_channels:
         raise InputError(
@@ -348,6 +352,9 @@ def _latent_side(model: LatentDiffusion, name: str, pixels: int | None) -> int:
     downscale = model.vae.downscale
     if pixels is None:
         return model.unet.config.sample_size
-    if not isinstance(pixels, Integral) or pixels < 1 or pixels % downscale:
-        raise InputError(f"{name} is {pixels!r}; it must be a positive multiple of {downscale}, in pixels.")
+    if not isinstance(pixels, Integral) or not 1 <= pixels <= LARGEST_SIDE or pixels % downscale:
+        raise InputError(
+            f"{name} is {shown(pixels)}; it must be a positive multiple of {downscale}, in pixels, at most "
+            f"{LARGEST_SIDE}."
+        )
     return int(pixels) // downscale

@@ -370,7 +370,7 @@ def test_an_empty_prompt_is_fine(model):
 
 
 @pytest.mark.parametrize("name", ["height", "width"])
-@pytest.mark.parametrize("value", [0, -8, 60, 64.0, "64"])
+@pytest.mark.parametrize("value", [0, -8, 60, 64.0, "64", 8 * 10**18])
 def test_bad_sizes(idle, name, value):
     with one_sentence(name, repr(value), "multiple of 8"):
         txt2img(idle, "a dog", **{name: value})
@@ -380,6 +380,8 @@ def test_bad_latents(idle):
     for shape in [(1, 4, 8, 9), (2, 4, 8, 8), (1, 3, 8, 8), (4, 8, 8)]:
         with one_sentence(str(shape), "(1, 4, 8, 8)"):
             txt2img(idle, "a dog", latents=torch.zeros(shape))
+    with one_sentence("list", "(1, 4, 8, 8)"):
+        txt2img(idle, "a dog", latents=[0.0])
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan, "0.5", None])
@@ -456,3 +458,9 @@ def test_with_offload_each_part_is_on_the_device_only_while_it_works(model, monk
     assert moves == []
     img2img(replace(model, offload=True), "a dog", picture(), seed=0, num_inference_steps=2)
     assert moves == there_and_back["vae"] + there_and_back["text_encoder"] + there_and_back["vae"]
+
+
+@pytest.mark.parametrize("task", [txt2img, img2img, inpaint])
+def test_something_else_in_place_of_the_model(task):
+    with one_sentence("model", "ldm_course.load()", "str"):
+        task("a dog", "a dog", *(picture(),) * {"txt2img": 0, "img2img": 1, "inpaint": 2}[task.__name__])
