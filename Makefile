@@ -5,13 +5,13 @@
 PYTHON ?= python3
 PROMPT  = a dog with glasses
 OUT     = picture.png
-SEED    = 0
+SEED    = 1
 
 PY := .venv/bin/python
 
 help:
 	@echo 'make lab                 open the notebooks in JupyterLab'
-	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=1)'
+	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=2)'
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
 	@echo 'make test-long           the search for bad input and broken files, for much longer'
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium; half an hour'

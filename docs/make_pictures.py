@@ -1,6 +1,6 @@
 """Remake the pictures of README and docs with the shipped model: python docs/make_pictures.py
 
-Nothing is selected: prompt i of the grid is painted from seed i, and the others from seed 0.
+Nothing is selected: prompt i of the grid is painted from seed i + 1, and the others from seed 0.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     model = ldm.load()
 
-    grid = [ldm.txt2img(model, prompt, seed=i) for i, prompt in enumerate(PROMPTS)]
+    grid = [ldm.txt2img(model, prompt, seed=i + 1) for i, prompt in enumerate(PROMPTS)]
     labelled(grid, list(PROMPTS), 4).save(OUT / "grid.png", optimize=True)
 
     crayon_dog().save(OUT / "crayon-dog.jpg", quality=88)

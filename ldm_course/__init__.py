@@ -3,7 +3,7 @@
 import ldm_course as ldm
 
 model = ldm.load()
-ldm.txt2img(model, "a dog with glasses", seed=0).save("dog.png")
+ldm.txt2img(model, "a dog with glasses", seed=1).save("dog.png")
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -188,7 +188,7 @@ def txt2img(
 
     \b
     Examples:
-      ldm-course txt2img "a dog with glasses" -o dog.png --seed 0
+      ldm-course txt2img "a dog with glasses" -o dog.png --seed 1
       ldm-course txt2img "a cat on the beach" --num-inference-steps 20 --scheduler dpm++
       ldm-course txt2img "a castle at dawn" --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
           --device cuda --dtype float16
