@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import contextlib
 import io
 import os
@@ -204,7 +205,9 @@ def test_ctrl_c_in_the_middle_of_a_picture(tmp_path):
         str(TINY),
         "--num-inference-steps",
     ]
-    with subprocess.Popen([*command, "999"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*command, "999"], cwd=tmp_path, preexec_fn=heard, **pipes) as process:
         seen = b""
         while b"/999" not in seen:
             seen += os.read(process.stderr.fileno(), 1000)

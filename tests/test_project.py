@@ -292,7 +292,7 @@ def test_make_image_passes_the_prompt_untouched(prompt, tmp_path):
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
     command = ["make", "image", f"PROMPT={prompt}", "OUT=my dog.png"]
     done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["txt2img", "--seed", "0", "-o", "my dog.png", "--", prompt], done.stderr
+    assert done.stdout.splitlines() == ["txt2img", "--seed", "1", "-o", "my dog.png", "--", prompt], done.stderr
 
 
 def test_no_tracked_file_is_large():
