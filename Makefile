@@ -14,7 +14,7 @@ help:
 	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=2)'
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
 	@echo 'make test-long           the search for bad input and broken files, for much longer'
-	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium; half an hour'
+	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium'
 	@echo 'make format              give code and notebooks the form that "make test" asks for'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
