@@ -15,6 +15,8 @@ help:
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
 	@echo 'make test-long           the search for bad input and broken files, for much longer'
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium'
+	@echo 'make test-versions       the tests and notebooks with the oldest, Colab'"'"'s and the newest packages'
+	@echo 'make test-wheel          build wheel and sdist, and paint with the wheel alone'
 	@echo 'make format              give code and notebooks the form that "make test" asks for'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
@@ -47,16 +49,29 @@ test-long: .venv/.test
 test-browser: .venv/.browser
 	$(PY) -m pytest --confcutdir=tests/browser tests/browser $(TESTS)
 
+# One of them:  make test-versions VERSIONS=colab
+test-versions:
+	VERSIONS="$(VERSIONS)" TESTS="$(TESTS)" $(PYTHON) tests/versions/run.py
+
+# The wheel is built from the sdist, and knows nothing of this folder.
+test-wheel:
+	rm -rf dist build/alone
+	$(PYTHON) -m venv build/alone
+	build/alone/bin/python -m pip install --quiet build
+	build/alone/bin/python -m build --outdir dist .
+	build/alone/bin/python -m pip install --quiet --no-compile -c constraints.txt dist/*.whl
+	cd build/alone && bin/ldm-course txt2img "a dog with glasses" --seed 1 -o wheel.png
+
 format: .venv/.test
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean:
 	rm -rf build dist test-results *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv
+	rm -rf .venv .venv-versions
 
 # Installation. The stamps .core, .lab, .test and .browser say what .venv holds. They are written last, so an
 # interrupted run is taken up again; while they are newer than the two files, nothing is installed and no network
@@ -90,4 +105,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image test test-long test-browser format clean distclean
+.PHONY: help lab image test test-long test-browser test-versions test-wheel format clean distclean

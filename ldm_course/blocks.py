@@ -6,6 +6,8 @@ Shapes are (batch, channels, height, width), written (b, c, h, w); they are note
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,11 +42,22 @@ class ResnetBlock(nn.Module):
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text's vectors, (b, 77, d), and the keys and values that each cross-attention makes of them, once for all."""
+
+    vectors: Tensor
+    kv: dict[Attention, tuple[Tensor, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
 class Attention(nn.Module):
     """Multi-head attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1), over a sequence of tokens.
 
     With `context` the queries come from x and the keys and values from the context (cross-attention);
-    without, all three come from x (self-attention).
+    without, all three come from x (self-attention). A `Text` holds them ready.
 
     Args:
         channels: width of x, (b, n, channels), and of the result.
@@ -61,13 +74,15 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels or channels, channels, bias=qkv_bias)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = x if context is None else context
+    def forward(self, x: Tensor, context: Tensor | Text | None = None) -> Tensor:
         q = self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, n, d)
-        k = self.to_k(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, m, d)
-        v = self.to_v(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = context.kv[self] if isinstance(context, Text) else self.read(x if context is None else context)
         h = F.scaled_dot_product_attention(q, k, v)
         return self.to_out[0](h.transpose(1, 2).flatten(2))  # (b, n, channels)
+
+    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.to_k(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, m, d)
+        return k, self.to_v(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Downsample(nn.Module):
@@ -97,6 +112,5 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        h, w = x.shape[-2:]
-        x = F.interpolate(x, size=size or (2 * h, 2 * w), mode="nearest")  # (b, c, 2h, 2w)
+        x = F.interpolate(x, size=size, scale_factor=None if size else 2.0, mode="nearest")  # (b, c, 2h, 2w)
         return self.conv(x)

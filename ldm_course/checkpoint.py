@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # imported where they are used, so that `import ldm_course` s
     from transformers import CLIPTextModel, CLIPTokenizer
 
 WEIGHTS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}  # file stems
+COMPILERS = ("g++", "clang++", "cl")
 OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # until diffusers 0.17
 
 
@@ -95,6 +96,7 @@ def load(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     offload: bool = False,
+    compile: bool = False,
 ) -> LatentDiffusion:
     """Load a Stable Diffusion 1.x model, its modules in evaluation mode and without gradients.
 
@@ -109,12 +111,16 @@ def load(
         revision: a branch, tag or commit on the hub.
         offload: keep the text encoder and the VAE on the CPU, and bring each to the device only while it works: for
             a GPU with little memory.
+        compile: let torch compile the UNet. The first picture of each size and number then takes a minute or so
+            more, the next ones less; see docs/performance.md. On a CPU it needs a C++ compiler.
 
     Raises:
         InputError: if there is no such model, if its files are broken, or if it needs what this course does not
             build.
     """
     device, dtype = _checked_device(device), _checked_dtype(dtype)
+    if compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise InputError("compile=True needs a C++ compiler here: install g++ or clang, or leave compile out.")
     half = dtype == torch.float16
     folder = _locate(source, revision, half)
 
@@ -137,6 +143,8 @@ def load(
     for module in modules:
         waits = offload and module is not unet
         module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
+    if compile:  # "freezing": the weights are laid out for the CPU's kernels once, and not at every call
+        unet.compile(dynamic=False, options={"freezing": True} if device.type == "cpu" else None)
     model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
     try:
         encode_prompt(model, [""])

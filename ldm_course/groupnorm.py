@@ -33,9 +33,7 @@ class GroupNorm(nn.Module):
 
     Equal to `group_norm_by_hand` to float rounding (tests/test_groupnorm.py). `eps` has no default, because
     Stable Diffusion uses 1e-6 in the VAE and before the UNet's transformers, and 1e-5 elsewhere in the UNet.
-
-    Raises:
-        ValueError: if num_groups does not divide num_channels.
+    Raises ValueError if num_groups does not divide num_channels.
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float):

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ldm_course import schedulers
 from ldm_course.inputs import check_denoise, whole_timesteps
+from ldm_course.unet import UNet
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -55,21 +56,6 @@ def guided_eps(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> T
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 
-def predict(
-    model: LatentDiffusion, x_t: Tensor, t: int, context: Tensor, negative_context: Tensor | None, scale: float
-) -> Tensor:
-    """The UNet's guided prediction for x_t, eps or v as it was trained, (b, c, h, w), float32.
-
-    At a scale of 1 the half without the text cancels out and is not computed. (diffusers omits it below 1, too.)
-    """
-    if scale == 1 or negative_context is None:
-        return model.unet(x_t.to(model.dtype), t, context.to(model.dtype)).float()
-    both = torch.cat([negative_context, context])  # (2b, 77, d)
-    prediction = model.unet(torch.cat([x_t, x_t]).to(model.dtype), t, both.to(model.dtype)).float()  # (2b, c, h, w)
-    uncond, cond = prediction.chunk(2)
-    return guided_eps(uncond, cond, scale)
-
-
 def denoise(
     model: LatentDiffusion,
     x_T: Tensor,
@@ -89,7 +75,7 @@ def denoise(
         x_T: latents at the noise level of timesteps[0], (b, c, h, w).
         context: the text encoder's vectors, (b, 77, d).
         timesteps: from high to low, such as model.schedule.timesteps(50); may be empty. Each step goes to the next
-            one listed. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000; and with
+            one. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000; and with
             "leading" and over 500 steps it ends at alpha_bar_0 whatever set_alpha_to_one says.)
         negative_context: what to steer away from, as context, usually the empty text; needed unless the scale is 1.
         guidance_scale: see `guided_eps`.
@@ -108,9 +94,16 @@ def denoise(
     def states() -> Iterator[State]:
         x_t = x_T.to(model.device, torch.float32)
         eps = torch.zeros_like(x_t)
+        both = context if negative_context is None or guidance_scale == 1 else torch.cat([negative_context, context])
+        both = both.to(model.dtype)  # (b or 2b, 77, d): at a scale of 1 a half would cancel out, and is not computed
+        ours = isinstance(model.unet, UNet)  # a UNet of your own gets plain tensors of the same batch
+        text = model.unet.read(both) if ours else both
         x0_before, alpha_bar_before = None, None  # DPM-Solver++ looks back
         for t, t_prev in zip(tqdm(steps, disable=not progress), [*steps[1:], -1]):
-            prediction = predict(model, x_t, t, context, negative_context, guidance_scale)
+            x = (x_t if ours else x_t.repeat(len(both) // len(x_t), 1, 1, 1)).to(model.dtype)
+            prediction = model.unet(x, torch.tensor([t]), text).float()  # eps or v, (b or 2b, c, h, w)
+            if guidance_scale != 1:
+                prediction = guided_eps(prediction[: len(x_t)], prediction[len(x_t) :], guidance_scale)
             x0_hat, eps = schedule.x0_and_eps(prediction, x_t, t)
             yield State(t, x_t, eps, x0_hat)
 

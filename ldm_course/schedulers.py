@@ -1,8 +1,7 @@
 """The noise schedule, and four ways from noise to a latent: DDPM, DDIM, Euler, DPM-Solver++. Notebook 03.
 
-The symbols are the papers': x_t is a latent with noise, eps that noise, x0_hat the guess at the latent without it.
-A schedule is frozen data and a step is a pure function to any lower noise level: nothing is counted, set or
-changed. `alpha_bar_t` says how much signal is left at time t. Scalars are float64; tensors keep their dtype.
+The symbols are the papers': x_t is a latent with noise, eps that noise, x0_hat the guess at the latent without it,
+`alpha_bar_t` how much signal is left at time t. A step is a pure function: nothing is counted, set or changed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ class NoiseSchedule:
         ("v_prediction"; Salimans and Ho 2022, appendix D).
     timestep_spacing, steps_offset: see `timesteps`.
     set_alpha_to_one: DDIM's last step ends at alpha_bar = 1, no noise left; otherwise at alpha_bar_0, as trained.
-    Raises InputError for a value out of its range.
     """
 
     num_train_timesteps: int = 1000
@@ -64,9 +62,9 @@ class NoiseSchedule:
         """The timesteps that are visited, from high to low, the same for all four steps (Lin et al. 2024, table 2).
 
         50 of 1000 are 981, 961, ..., 1 with "leading" spacing (a stride of 20, plus steps_offset), 999, 979, ..., 19
-        with "trailing" and 999, 979, 958, ..., 0 with "linspace"; None is the schedule's own spacing. (In diffusers
-        Euler keeps the fractions of "linspace", DPM-Solver++ has other lists, and "trailing" may end with a -1.)
-        Raises InputError unless the number is from 1 to T and no timestep is beyond the last one.
+        with "trailing" and 999, 979, 958, ..., 0 with "linspace"; None is the schedule's own. Raises InputError
+        unless the number is from 1 to T and no timestep is beyond the last one. (In diffusers Euler keeps the
+        fractions of "linspace", DPM-Solver++ has other lists, and "trailing" may end with a -1.)
         """
         spacing = self.timestep_spacing if spacing is None else spacing
         check_steps(self, num_inference_steps, spacing)
@@ -92,10 +90,8 @@ class NoiseSchedule:
         signal, noise_level = math.sqrt(self.alpha_bar(t)), math.sqrt(1 - self.alpha_bar(t))
         if self.prediction_type == "epsilon":
             return (x_t - noise_level * prediction) / signal, prediction  # Ho et al. 2020, eq. 15
-        return (
-            signal * x_t - noise_level * prediction,
-            signal * prediction + noise_level * x_t,
-        )  # no division by signal
+        x0_hat = signal * x_t - noise_level * prediction  # no division by signal
+        return x0_hat, signal * prediction + noise_level * x_t
 
 
 def ddim_step(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_prev: float) -> Tensor:
@@ -145,9 +141,8 @@ def dpmpp_2m_step(
         lambda_t, lambda_prev = log_snr(alpha_bar_t), log_snr(alpha_bar_prev)
         r = (lambda_t - log_snr(alpha_bar_before)) / (lambda_prev - lambda_t)
         d = x0_hat + (x0_hat - x0_before) / (2 * r)
-    return (
-        sigma_prev / sigma_t * x_t + (alpha_prev - alpha_t * sigma_prev / sigma_t) * d
-    )  # = -alpha_prev (e^-h - 1) d
+    shrink = sigma_prev / sigma_t
+    return shrink * x_t + (alpha_prev - alpha_t * shrink) * d  # the paper's -alpha_prev (e^-h - 1) d
 
 
 def log_snr(alpha_bar: float) -> float:

@@ -2,7 +2,7 @@
 
 The architecture is Stable Diffusion 1.x's: the UNet of Ho et al. 2020 (https://arxiv.org/abs/2006.11239,
 appendix B) with the cross-attention of Rombach et al. 2022 (https://arxiv.org/abs/2112.10752, section 3.3).
-Attribute names are the checkpoint's keys. Shapes, (b, c, h, w), are noted where they change.
+Names and shapes are noted as in blocks.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm_course.blocks import Attention, Downsample, ResnetBlock, Upsample
+from ldm_course.blocks import Attention, Downsample, ResnetBlock, Text, Upsample
 from ldm_course.groupnorm import GroupNorm
 
 TRANSFORMER_EPS = 1e-6  # of the group norm before a transformer; the resnets use config.norm_eps
@@ -103,7 +103,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | Text) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -116,17 +116,22 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = GroupNorm(config.norm_num_groups, channels, TRANSFORMER_EPS)
         self.proj_in = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, config.attention_head_dim, config.cross_attention_dim)]
-        )
+        blocks = [TransformerBlock(channels, config.attention_head_dim, config.cross_attention_dim)]
+        self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | Text) -> Tensor:
+        x = repeated(x, len(context))  # with and without the text all was the same until here
         h = self.proj_in(self.norm(x))
         tokens = h.flatten(2).transpose(1, 2)  # (b, h*w, c)
         tokens = self.transformer_blocks[0](tokens, context)
         h = tokens.transpose(1, 2).reshape(h.shape)  # (b, c, h, w)
         return x + self.proj_out(h)
+
+
+def repeated(x: Tensor, b: int) -> Tensor:
+    """x, (a, c, h, w), b / a times over: (b, c, h, w)."""
+    return x if len(x) == b else x.repeat(b // len(x), 1, 1, 1)
 
 
 def resnet(in_channels: int, out_channels: int, config: UNetConfig) -> ResnetBlock:
@@ -137,14 +142,14 @@ def resnet(in_channels: int, out_channels: int, config: UNetConfig) -> ResnetBlo
 class DownBlock(nn.Module):
     """One level on the way down. Every result is kept: it is a skip for the same level on the way up."""
 
-    def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, has_attention: bool, is_last: bool):
+    def __init__(self, in_channels: int, out_channels: int, config: UNetConfig, attends: bool, is_last: bool):
         super().__init__()
         widths = [in_channels] + [out_channels] * (config.layers_per_block - 1)
         self.resnets = nn.ModuleList([resnet(c, out_channels, config) for c in widths])
-        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if has_attention])
+        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if attends])
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(out_channels)])
 
-    def forward(self, x: Tensor, temb: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, temb: Tensor, context: Tensor | Text) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for layer, block in enumerate(self.resnets):
             x = block(x, temb)
@@ -165,7 +170,7 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialTransformer(channels, config)])
         self.resnets = nn.ModuleList([resnet(channels, channels, config) for _ in range(2)])
 
-    def forward(self, x: Tensor, temb: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, context: Tensor | Text) -> Tensor:
         x = self.resnets[0](x, temb)
         x = self.attentions[0](x, context)
         return self.resnets[1](x, temb)
@@ -175,25 +180,18 @@ class UpBlock(nn.Module):
     """One level on the way up: every residual block also reads one skip, last in, first out."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        skip_channels: list[int],
-        config: UNetConfig,
-        has_attention: bool,
-        is_last: bool,
+        self, in_channels: int, out_channels: int, skips: list[int], config: UNetConfig, attends: bool, is_last: bool
     ):
         super().__init__()
-        widths = [in_channels] + [out_channels] * (len(skip_channels) - 1)
-        self.resnets = nn.ModuleList(
-            [resnet(c + skip, out_channels, config) for c, skip in zip(widths, skip_channels)]
-        )
-        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if has_attention])
+        widths = [in_channels] + [out_channels] * (len(skips) - 1)
+        self.resnets = nn.ModuleList([resnet(c + skip, out_channels, config) for c, skip in zip(widths, skips)])
+        self.attentions = nn.ModuleList([SpatialTransformer(out_channels, config) for _ in widths if attends])
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(out_channels)])
 
-    def forward(self, x: Tensor, skips: list[Tensor], temb: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], temb: Tensor, context: Tensor | Text) -> Tensor:
         for layer, block in enumerate(self.resnets):
-            x = block(torch.cat([x, skips.pop()], dim=1), temb)  # (b, c + skip, h, w) -> (b, c, h, w)
+            skip = repeated(skips.pop(), len(x))
+            x = block(torch.cat([x, skip], dim=1), temb)  # (b, c + skip, h, w) -> (b, c, h, w)
             if self.attentions:
                 x = self.attentions[layer](x, context)
         for upsample in self.upsamplers:
@@ -207,7 +205,8 @@ class UNet(nn.Module):
     forward(x_t, t, context):
         x_t: noisy latents, (b, in_channels, h, w), any h and w.
         t: timesteps in 0 ... 999, (b,), or one number for all.
-        context: the text encoder's vectors, (b, 77, cross_attention_dim).
+        context: the text encoder's vectors, (b, 77, cross_attention_dim), or what `read` made of them. With
+            k * b of them the batch is predicted k times, for the first b texts, then for the next.
         Returns the prediction, (b, out_channels, h, w).
     """
 
@@ -222,8 +221,8 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList()
         skip_channels = [channels[0]]
         for level, (before, after) in enumerate(zip(channels[:1] + channels, channels)):
-            has_attention = config.down_block_types[level] == "CrossAttnDownBlock2D"
-            self.down_blocks.append(DownBlock(before, after, config, has_attention, is_last=level == last))
+            attends = config.down_block_types[level] == "CrossAttnDownBlock2D"
+            self.down_blocks.append(DownBlock(before, after, config, attends, is_last=level == last))
             skip_channels += [after] * (config.layers_per_block + (level != last))
 
         self.mid_block = MidBlock(channels[-1], config)
@@ -231,17 +230,22 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList()
         upwards = channels[::-1]
         for level, (before, after) in enumerate(zip(upwards[:1] + upwards, upwards)):
-            has_attention = config.up_block_types[level] == "CrossAttnUpBlock2D"
+            attends = config.up_block_types[level] == "CrossAttnUpBlock2D"
             skips = [skip_channels.pop() for _ in range(config.layers_per_block + 1)]
-            self.up_blocks.append(UpBlock(before, after, skips, config, has_attention, is_last=level == last))
+            self.up_blocks.append(UpBlock(before, after, skips, config, attends, is_last=level == last))
 
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
-    def forward(self, x_t: Tensor, t: Tensor | int, context: Tensor) -> Tensor:
-        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+    def read(self, context: Tensor) -> Text:
+        """Do once what is the same at every step: the text as each cross-attention's keys and values."""
+        readers = [module.attn2 for module in self.modules() if isinstance(module, TransformerBlock)]
+        return Text(context, {reader: reader.read(context) for reader in readers})
+
+    def forward(self, x_t: Tensor, t: Tensor | int, context: Tensor | Text) -> Tensor:
+        t = torch.as_tensor(t, device=x_t.device).reshape(-1)
         temb = timestep_embedding(t, self.config.block_out_channels[0])
-        temb = self.time_embedding(temb.to(x_t.dtype))  # (b, 4 * block_out_channels[0])
+        temb = self.time_embedding(temb.to(x_t.dtype))  # (b or 1, 4 * block_out_channels[0])
 
         h = self.conv_in(x_t)
         skips = [h]

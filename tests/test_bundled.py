@@ -8,7 +8,7 @@ import torch
 
 import ldm_course as ldm
 from ldm_course.scenes import training_scene
-from ldm_course.training import data, evaluate, score
+from ldm_course.training import data, evaluate, score, stages
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,12 @@ def test_everything_is_small_and_nothing_is_a_pickle():
     files = [path for path in ldm.bundled_path().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 32e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md", ".jpg"}
+
+
+def test_the_weights_are_those_whose_checksums_are_recorded():
+    recorded = (ldm.bundled_path() / stages.CHECKSUMS).read_text()
+    assert recorded == stages.checksums(ldm.bundled_path())
+    assert recorded.count("\n") == 5, "CLIP, its text encoder, VAE, UNet, judge"
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])

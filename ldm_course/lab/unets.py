@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ldm_course.blocks import Attention, Downsample, ResnetBlock, Upsample
+from ldm_course.blocks import Attention, Downsample, ResnetBlock, Text, Upsample
 from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.errors import InputError
 from ldm_course.lab import plots
@@ -121,8 +121,9 @@ def attention_maps(unet: UNet) -> Iterator[dict[str, Tensor]]:
     maps: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable:
-        def hook(attention: Attention, args: tuple[Tensor, Tensor], output: Tensor) -> None:
-            x, context = args
+        def hook(attention: Attention, args: tuple[Tensor, Tensor | Text], output: Tensor) -> None:
+            x, text = args
+            context = text.vectors if isinstance(text, Text) else text
             q = attention.to_q(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (b, heads, h*w, d)
             k = attention.to_k(context).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (b, heads, 77, d)
             maps[name] = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)

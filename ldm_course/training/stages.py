@@ -9,6 +9,7 @@ run/notes.txt  what was done besides the      run/model/    the finished model, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ from ldm_course.vae import AutoencoderKL, VAEConfig
 
 M = TypeVar("M", bound=nn.Module)
 
+CHECKSUMS = "sha256sums.txt"
 ORDER = ("clip", "vae", "judge", "unet", "decoder")
 RECIPES: dict[str, dict[str, Any]] = {  # where the command says nothing else; minutes are of two CPU cores
     "clip": {"minutes": 20.0, "batch_size": 64, "pictures": 20_000},
@@ -176,8 +178,16 @@ def assemble(run: Path, trained: UNet) -> Path:
     facts["notes"] = (run / "notes.txt").read_text() if (run / "notes.txt").exists() else ""
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors' own mode lets nobody else read them
+    (folder / CHECKSUMS).write_text(checksums(folder))
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     return folder
+
+
+def checksums(folder: Path) -> str:
+    """The sha256 of every weight file, as `sha256sum --check` reads them."""
+    files = sorted(folder.rglob("*.safetensors"))
+    lines = (f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(folder).as_posix()}" for f in files)
+    return "\n".join(lines) + "\n"
 
 
 def machine() -> str:
