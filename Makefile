@@ -44,6 +44,7 @@ test: .venv/.test
 # Other cases each time; what failed is kept in .hypothesis and tried again first.
 test-long: .venv/.test
 	HYPOTHESIS_PROFILE=long $(PY) -m pytest tests/test_bad_input.py tests/test_bad_folders.py tests/test_bad_shell.py
+	KILLS=20 $(PY) -m pytest tests/test_faults.py
 
 # Some of it:  make test-browser TESTS="-k 05"
 test-browser: .venv/.browser

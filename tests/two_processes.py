@@ -1,4 +1,5 @@
-"""What tests/test_distributed.py launches on several processes: a tiny training, its noise fixed for each picture."""
+"""A tiny training, its noise fixed for each picture: test_distributed.py launches it on several processes, and
+test_faults.py kills it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def main(out: Path, stop_at: int | None, resume: bool) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     averaged = loop.train("tiny", Trainer(), loss_of, options)
-    torch.save(averaged.state_dict(), out / f"averaged-{os.environ['RANK']}.pt")
+    torch.save(averaged.state_dict(), out / f"averaged-{os.environ.get('RANK', '0')}.pt")
 
 
 if __name__ == "__main__":

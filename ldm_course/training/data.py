@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -64,6 +65,11 @@ def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) ->
 
 def _render_all(path: Path, name: str, seed: int, count: int, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = count * size * size * 3, shutil.disk_usage(path.parent).free
+    if needed > free:  # a memory map that finds no room kills the process
+        raise OSError(
+            f"The pictures need {needed / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are free."
+        )
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     starts = range(0, count, CHUNK)
     out = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +20,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, brief
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -92,8 +96,9 @@ def _noise_seed(*of: int) -> int:
     return int(np.random.default_rng(of).integers(2**62))
 
 
-def newest_checkpoint(out: Path) -> Path | None:
-    return max((out / "checkpoints").glob("step-*[0-9]"), default=None)
+def checkpoints(out: Path) -> list[Path]:
+    """The whole checkpoints of a run, the newest first."""
+    return sorted((out / "checkpoints").glob("step-*[0-9]"), reverse=True)
 
 
 def train(
@@ -109,8 +114,25 @@ def train(
         name: shown on the progress bar.
         loss_of: (model, picture indices, step) -> loss and what to log beside it.
         sample: writes a picture of the averaged model's work to the given file, now and then.
+
+    Raises:
+        InputError: if the folder holds an earlier run and `resume` is not set, if no checkpoint of it can be read,
+            or if another training is at work in it.
+        OSError: if a checkpoint cannot be written; the earlier ones are left.
     """
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    with _alone(accelerator, options.out):
+        return _train(accelerator, name, model, loss_of, options, sample)
+
+
+def _train(
+    accelerator: Accelerator,
+    name: str,
+    model: M,
+    loss_of: Callable[[M, np.ndarray, int], tuple[Tensor, dict[str, Tensor]]],
+    options: Options,
+    sample: Callable[[M, Path], None] | None,
+) -> M:
     ema = AveragedModel(model, avg_fn=_average(options.ema), use_buffers=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01, fused=True)
     if options.compile:
@@ -119,11 +141,8 @@ def train(
     ema = ema.to(accelerator.device)
     averaged: M = ema.module  # type: ignore[assignment]
     progress = Progress(log=[])
-    checkpoint = newest_checkpoint(options.out) if options.resume else None
-    if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
-        ema.load_state_dict(torch.load(checkpoint / "ema.pt", map_location="cpu", weights_only=True))
-        progress = Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    if options.resume and checkpoints(options.out):
+        progress = _resume(accelerator, ema, options.out)
     elif accelerator.is_main_process:
         _start_afresh(options)
     assert progress.log is not None
@@ -190,8 +209,38 @@ def _agree(accelerator: Accelerator, seconds: float) -> float:
     return float(clock)
 
 
+@contextmanager
+def _alone(accelerator: Accelerator, out: Path) -> Iterator[None]:
+    """Two trainings in one folder would overwrite each other. The lock goes when the process does, in any way."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"Another training is at work in {out}: wait for it, or choose another --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _resume(accelerator: Accelerator, ema: AveragedModel, out: Path) -> Progress:
+    """Load the newest checkpoint that can be read."""
+    for checkpoint in checkpoints(out):
+        try:
+            accelerator.load_state(str(checkpoint))
+            ema.load_state_dict(torch.load(checkpoint / "ema.pt", map_location="cpu", weights_only=True))
+            return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+        except Exception as error:  # whatever the readers of four kinds of files say of a damaged one
+            warnings.warn(f"The checkpoint {checkpoint} is damaged ({brief(error)}).", stacklevel=2)
+    raise InputError(f"No checkpoint of {out} can be read: delete the folder, and train anew.")
+
+
 def _start_afresh(options: Options) -> None:
-    if newest_checkpoint(options.out) is not None:
+    if checkpoints(options.out):
         raise InputError(
             f"{options.out} holds an earlier run: add --resume to go on with it, or choose another --out."
         )
@@ -201,23 +250,33 @@ def _start_afresh(options: Options) -> None:
 
 
 def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, options: Options) -> None:
-    """Write a checkpoint beside the old one, rename it into place, then drop the older ones."""
+    """Write a checkpoint beside the old ones, rename it into place, then drop all but the one before it."""
     folder = options.out / "checkpoints" / f"step-{progress.step:07d}"
     unfinished = folder.with_name(folder.name + ".tmp")
     if folder.exists():
         return
     if accelerator.is_main_process:
-        unfinished.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))  # each process adds its random state
-    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(unfinished))  # each process adds its random state
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            torch.save(ema.state_dict(), unfinished / "ema.pt")
+            (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
+            os.replace(unfinished, folder)
+            (options.out / "log.json").write_text(json.dumps(progress.log) + "\n")
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise OSError(
+            f"The checkpoint of step {progress.step} could not be written to {options.out} ({brief(error)}); make "
+            "room there, and go on from the one before with --resume."
+        ) from error
     if accelerator.is_main_process:
-        torch.save(ema.state_dict(), unfinished / "ema.pt")
-        (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
-        os.replace(unfinished, folder)
-        (options.out / "log.json").write_text(json.dumps(progress.log) + "\n")
+        kept = checkpoints(options.out)[:2]
         for other in folder.parent.iterdir():
-            if other != folder:
+            if other not in kept:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
 

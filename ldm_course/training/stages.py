@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, save
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, brief
 from ldm_course.training import clip, data, judge, loop, unet, vae
 from ldm_course.unet import UNet
 from ldm_course.vae import AutoencoderKL, VAEConfig
@@ -212,7 +213,10 @@ def _part(run: Path, stage: str, name: str) -> Path:
 
 def _write(folder: Path, module: nn.Module, settings: dict[str, object]) -> None:
     unfinished = folder / "weights.tmp"
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, unfinished)
+    try:
+        save_file({k: v.contiguous() for k, v in module.state_dict().items()}, unfinished)
+    except SafetensorError as error:
+        raise OSError(f"The weights could not be written to {folder} ({brief(error)}); make room there.") from error
     os.replace(unfinished, folder / "weights.safetensors")
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
