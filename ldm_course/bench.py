@@ -29,7 +29,7 @@ from ldm_course.scenes import Scene
 PROMPT = "a dog with glasses"
 STRENGTH = 0.6
 CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # task, pictures
-THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16"
+THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16, compiled"
 COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00"}
 
 Paint = Callable[[], list[Image.Image]]
@@ -75,7 +75,7 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     folder = bundled_path() if model_folder is None else model_folder
-    models = {OURS: load(folder), FAST: load(folder, dtype=torch.bfloat16)}
+    models = {OURS: load(folder), FAST: load(folder, dtype=torch.bfloat16, compile=True)}
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for task, pictures in tqdm(CASES, desc="comparing"):

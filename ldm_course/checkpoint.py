@@ -112,7 +112,8 @@ def load(
         offload: keep the text encoder and the VAE on the CPU, and bring each to the device only while it works: for
             a GPU with little memory.
         compile: let torch compile the UNet. The first picture of each size and number then takes a minute or so
-            more, the next ones less; see docs/performance.md. On a CPU it needs a C++ compiler.
+            more, the next ones less; see docs/performance.md. On a CPU it needs a C++ compiler, and takes the
+            weights for constants: later changes to them do nothing.
 
     Raises:
         InputError: if there is no such model, if its files are broken, or if it needs what this course does not
@@ -143,8 +144,9 @@ def load(
     for module in modules:
         waits = offload and module is not unet
         module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
-    if compile:  # "freezing": the weights are laid out for the CPU's kernels once, and not at every call
-        unet.compile(dynamic=False, options={"freezing": True} if device.type == "cpu" else None)
+    vae.to(memory_format=torch.channels_last)  # its convolutions are quicker so; the UNet's are not
+    if compile:
+        _compile(unet, device)
     model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
     try:
         encode_prompt(model, [""])
@@ -153,6 +155,17 @@ def load(
             f"The text encoder of {folder} cannot read a text ({brief(error)}); fetch the model again."
         ) from error
     return model
+
+
+def _compile(unet: UNet, device: torch.device) -> None:
+    """Have torch compile the UNet at its first call with each size."""
+    if device.type == "cpu":
+        from torch._inductor import config
+
+        config.freezing = (
+            True  # lay weights out for the kernels once, not at every call; holds for all of this process
+        )
+    unet.compile(dynamic=False)
 
 
 # ---- where a model is ------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import random
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from tqdm.auto import tqdm
 from ldm_course.scenes import Scene, random_scene, training_scene
 
 CHUNK = 250  # pictures per job of a rendering process
-ROAMING = 18.0  # pixels of a 128 px picture; heads of sleepers are 27 px lower and 16 px to a side of others
 
 
 def judge_scene(seed: int, index: int) -> Scene:
@@ -30,31 +28,16 @@ def judge_scene(seed: int, index: int) -> Scene:
     return random_scene(random.Random(f"judge-{seed}-{index}"), held_out=None)
 
 
-def roaming_scene(seed: int, index: int) -> Scene:
-    """`training_scene`, every second one moved by up to `ROAMING` pixels to any side.
-
-    In their usual places only sleepers have their heads low and at a side. A UNet that has never seen a sleeping
-    elephant then knows no elephant's head there, and draws another animal's.
-    """
-    scene = training_scene(seed, index)
-    if index % 2 == 0:
-        return scene
-    rng = random.Random(f"roaming-{seed}-{index}")
-    return replace(scene, x=rng.uniform(-ROAMING, ROAMING), y=rng.uniform(-ROAMING, ROAMING))
-
-
-SCENES = {"train": training_scene, "roaming": roaming_scene, "judge": judge_scene}
-
-
 def _render(name: str, seed: int, start: int, stop: int, size: int) -> np.ndarray:
-    return np.stack([np.asarray(SCENES[name](seed, i).render(size)) for i in range(start, stop)])
+    scene_at = judge_scene if name == "judge" else training_scene
+    return np.stack([np.asarray(scene_at(seed, i).render(size)) for i in range(start, stop)])
 
 
 def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) -> np.ndarray:
     """The first `count` pictures of a training set, uint8 (count, size, size, 3), as a memory map.
 
-    `name` is "train" or "roaming" (never a held-out combination) or "judge" (any). The file in `folder` is rendered
-    at the first call, by all cores, in about 8 ms a picture and core, and appears only when it is complete.
+    `name` is "train" (never a held-out combination) or "judge" (any). The file in `folder` is rendered at the
+    first call, by all cores, in about 8 ms a picture and core, and appears only when it is complete.
     """
     path = folder / f"{name}-{seed}-{count}-{size}.npy"
     with PartialState().main_process_first():  # of several that train together; the others find the file

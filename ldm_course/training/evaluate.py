@@ -17,7 +17,7 @@ from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
 from ldm_course.images import to_tensor
 from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
-from ldm_course.scenes import ATTRIBUTES, Scene, contact_sheet
+from ldm_course.scenes import ATTRIBUTES, HELD_OUT, Scene, contact_sheet
 from ldm_course.training import data, further
 from ldm_course.training.clip import tokenize
 from ldm_course.training.judge import load_judge, read
@@ -86,10 +86,11 @@ def evaluate(
             hits = sum(answer[name] == wish[name] for answer, wish in zip(answers, asked))
             result[f"{label}: {name} right"] = Share(hits, len(scenes))
         if held_out:
-            dogs = [i for i, s in enumerate(scenes) if (s.animal, s.accessory) == ("dog", "glasses")]
-            if dogs:
-                hits = sum(answers[i] == asked[i] for i in dogs)
-                result["held out: dogs with glasses, all right"] = Share(hits, len(dogs))
+            for pair in HELD_OUT:
+                those = [i for i, wish in enumerate(asked) if pair.items() <= wish.items()]
+                if those:
+                    hits = sum(answers[i] == asked[i] for i in those)
+                    result[f"held out: {' and '.join(pair.values())}, all right"] = Share(hits, len(those))
         distance = nearest(thumbnails(painted), training).median().item()
         result[f"{label}: distance to nearest training picture"] = round(distance, 4)
         sheet = contact_sheet([to_image(x) for x in painted[:100]], 10)

@@ -143,7 +143,7 @@ def train_unet(
     text_encoder: CLIPTextModel,
 ) -> UNet:
     """Train on the rendered scenes' latents; VAE and text encoder stay as they are."""
-    images = data.pictures(data_folder, "roaming", options.seed, options.pictures)
+    images = data.pictures(data_folder, "train", options.seed, options.pictures)
     texts = [*picture_captions(options.seed, options.pictures), ""]
     which = f"{options.seed}-{options.pictures}"
     encoder = nn.ModuleList([vae.encoder, vae.quant_conv])
