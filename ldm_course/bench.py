@@ -40,6 +40,7 @@ class Row:
     """How long one contestant took for one task, the median of the rounds, and how far its pictures are off.
 
     ratio: its seconds as a share of diffusers'.
+    warm_up: seconds of the first picture, which is not counted; compiling is in it.
     largest, mean: difference of a pixel's channel from diffusers' picture, in steps of 1/255.
     """
 
@@ -48,6 +49,7 @@ class Row:
     who: str
     seconds: float
     ratio: float
+    warm_up: float
     largest: int
     mean: float
 
@@ -68,7 +70,7 @@ def bench(
         threads: of torch; None leaves them as they are.
 
     Raises:
-        InputError: if a number is below 1, or the folder holds no model.
+        InputError: if a number is below 1, the folder holds no model, or there is no compiler for the fast mode.
     """
     if min(num_inference_steps, rounds, threads or 1) < 1:
         raise InputError("The numbers of steps, rounds and threads must be 1 or more.")
@@ -86,10 +88,10 @@ def bench(
 
     settings = {"steps": num_inference_steps, "rounds": rounds, "threads": torch.get_num_threads()}
     print(f"{num_inference_steps} steps of DDIM, guidance 7.5, {settings['threads']} threads, medians of {rounds}")
-    print(f"{'':26} {'seconds':>8} {'ratio':>6}   difference from diffusers, of 255: largest, mean")
+    print(f"{'':43} {'seconds':>8} {'ratio':>6} {'first':>6}   off by, of 255: at most, on average")
     for row in rows:
-        label = f"{row.task} of {row.pictures}, {row.who.split(', ')[-1] if row.who != THEIRS else 'diffusers'}"
-        print(f"{label:26} {row.seconds:8.3f} {row.ratio:6.2f} {row.largest:10d} {row.mean:6.2f}")
+        label = f"{row.task} of {row.pictures}, {row.who}"
+        print(f"{label:43} {row.seconds:8.3f} {row.ratio:6.2f} {row.warm_up:5.1f}s {row.largest:10d} {row.mean:8.2f}")
     (out / "bench.json").write_text(json.dumps(settings | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
     plot(rows).savefig(out / "bench.png", dpi=144)
     return rows
@@ -97,7 +99,11 @@ def bench(
 
 def compared(task: str, pictures: int, contestants: dict[str, Paint], rounds: int) -> list[Row]:
     """Let the contestants take turns; the first one is what the others are measured by."""
-    painted = {who: paint() for who, paint in contestants.items()}
+    painted, warm_ups = {}, {}
+    for who, paint in contestants.items():
+        start = time.perf_counter()
+        painted[who] = paint()
+        warm_ups[who] = time.perf_counter() - start
     seconds: dict[str, list[float]] = {who: [] for who in contestants}
     for _ in range(rounds):
         for who, paint in contestants.items():
@@ -110,7 +116,8 @@ def compared(task: str, pictures: int, contestants: dict[str, Paint], rounds: in
     for who in contestants:
         apart = np.abs(_pixels(painted[who]) - _pixels(painted[first]))
         ratio = medians[who] / medians[first]
-        rows.append(Row(task, pictures, who, medians[who], ratio, int(apart.max()), float(apart.mean())))
+        off = int(apart.max()), float(apart.mean())
+        rows.append(Row(task, pictures, who, medians[who], ratio, round(warm_ups[who], 1), *off))
     return rows
 
 

@@ -144,7 +144,6 @@ def load(
     for module in modules:
         waits = offload and module is not unet
         module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
-    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its convolutions are quicker so; the UNet's are not
     if compile:
         _compile(unet, device)
     model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)

@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.conv_in(z)
+        h = self.conv_in(z.to(memory_format=torch.channels_last))  # laid out so, convolutions are quicker here
         h = self.mid_block(h)
         for block in self.up_blocks:
             h = block(h)

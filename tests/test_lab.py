@@ -257,6 +257,19 @@ def test_a_wrong_module_changes_the_picture(model):
     assert pixel_difference(paint(model), before) == 0
 
 
+@pytest.mark.slow
+def test_a_compiled_model_paints_the_same_and_can_be_plugged_into(tmp_path, model):
+    folder = tmp_path / "model"
+    ldm.checkpoint.save(model, folder, dtype=torch.float32)
+    compiled = ldm.load(folder, compile=True)
+    before = paint(model)
+    assert pixel_difference(paint(compiled), before) <= 1
+    with lab.plug(GroupNorm=OwnGroupNorm) as calls:
+        assert pixel_difference(paint(compiled), before) <= 1
+    assert calls["GroupNorm"] > STEPS
+    assert pixel_difference(paint(compiled), before) <= 1
+
+
 def test_a_module_with_other_weights_is_refused(model):
     class Scale(OwnGroupNorm):
         def __init__(self, *arguments):

@@ -92,6 +92,17 @@ def test_what_the_unet_is_asked(model, asked):
     assert [len(x_t) for x_t, _, _ in spy.calls] == [2, 2, 2]
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_what_is_shared_changes_nothing(model, asked, guidance_scale):
+    """The package's UNet gets the latent once and the text ready-made; one of your own gets plain tensors."""
+    x_T, context, negative_context = asked
+    options = {"negative_context": negative_context, "guidance_scale": guidance_scale}
+    shared = list(denoise(model, x_T, context, TIMESTEPS, **options))
+    plain = list(denoise(replace(model, unet=Spy(model.unet)), x_T, context, TIMESTEPS, **options))
+    for a, b in zip(shared, plain):
+        assert relative_error(a.eps, b.eps) <= 1e-5
+
+
 def test_a_learners_step_and_guidance_are_used(model, asked, monkeypatch):
     """They are looked up when the loop runs, and called with exactly the documented arguments."""
     x_T, context, negative_context = asked
