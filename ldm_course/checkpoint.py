@@ -250,7 +250,11 @@ def _hub_trouble(error: Exception, hub_id: str, revision: str | None) -> str:
     """What went wrong at the hub, and what to do, in one sentence."""
     from huggingface_hub import utils as hub
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    cause: BaseException | None = error
+    status: int | None = None
+    while cause is not None and status is None:  # "not found here" may be caused by what the hub answered
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        cause = cause.__cause__
     if isinstance(error, hub.RepositoryNotFoundError) and not isinstance(error, hub.GatedRepoError):
         return (
             f"There is no folder and no public hub repository {hub_id!r}; check the spelling, or log in with "
@@ -263,6 +267,8 @@ def _hub_trouble(error: Exception, hub_id: str, revision: str | None) -> str:
         )
     if isinstance(error, hub.RevisionNotFoundError):
         return f"The hub repository {hub_id!r} has no revision {revision!r}; see its branches and tags there."
+    if status is not None and (status == 429 or status >= 500):
+        return f"The Hugging Face hub is busy (it answered {status}); ask for {hub_id!r} again in a few minutes."
     if isinstance(error, hub.LocalEntryNotFoundError):
         return (
             f"The model {hub_id!r} is not whole on this machine and the Hugging Face hub cannot be reached; connect "

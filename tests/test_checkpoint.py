@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -660,6 +661,8 @@ class Hub:
     def __init__(self, folder: Path):
         self.folder = folder
         self.refusal: tuple[int, str] | None = None
+        self.cut: str | None = None  # the file whose connection breaks in the middle
+        self.pause = 0.0  # seconds before each answer, and in the middle of it
         self.served: list[str] = []
         hub = self
 
@@ -680,6 +683,7 @@ class Hub:
         return sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file())
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        time.sleep(self.pause)
         path = request.path.partition("?")[0]
         if self.refusal:
             return self.reply(request, self.refusal[0], b"", {"X-Error-Code": self.refusal[1]})
@@ -711,7 +715,11 @@ class Hub:
             request.send_header(key, value)
         request.end_headers()
         if request.command == "GET":
-            request.wfile.write(body)
+            half = len(body) // 2
+            request.wfile.write(body[:half])
+            time.sleep(self.pause)
+            if self.cut is None or not request.path.endswith(self.cut):
+                request.wfile.write(body[half:])
 
 
 def point_to(address: str, monkeypatch) -> None:
@@ -811,13 +819,31 @@ def test_no_network(hub: Hub, monkeypatch):
         ((401, "GatedRepo"), ["terms", "hf auth login"]),
         ((403, "GatedRepo"), ["terms", "hf auth login"]),
         ((404, "RevisionNotFound"), ["no revision 'v9'"]),
-        ((500, "Oops"), ["reached"]),
+        ((429, "TooMany"), ["busy", "429", "minutes"]),
+        ((500, "Oops"), ["busy", "500"]),
+        ((503, "Oops"), ["busy", "503"]),
     ],
 )
 def test_the_hub_refuses(hub: Hub, refusal, words):
     hub.refusal = refusal
     with one_sentence("'owner/tiny'", *words):
         load("owner/tiny", revision="v9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [UNET_WEIGHTS, "vae/config.json"])
+def test_a_connection_that_breaks_leaves_no_half_file(hub: Hub, folder: Path, tmp_path: Path, name: str):
+    hub.cut = name
+    with one_sentence("'owner/tiny'", "fetched"):
+        load("owner/tiny")
+    assert not list((tmp_path / "cache").glob(f"*/snapshots/*/{name}"))
+    hub.cut = None
+    assert pixel_difference(our_picture(load("owner/tiny")), our_picture(load(folder))) == 0
+
+
+def test_a_slow_hub(hub: Hub, folder: Path):
+    hub.pause = 0.1
+    assert pixel_difference(our_picture(load("owner/tiny")), our_picture(load(folder))) == 0
 
 
 def test_a_revision_that_is_not_there(hub: Hub):
