@@ -298,3 +298,21 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
 
 def as_json(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_shares_of_all_and_of_none_can_be_plotted(tmp_path):
+    """Rounding puts 1 a hair outside its own interval for some counts, which matplotlib refuses."""
+    steps = {name: {str(n): Share(n, n) for n in range(1, 200)} for name in further.STYLES}
+    further.plots(steps, {"1": Share(0, 3), "2": Share(100, 100)}, tmp_path)
+    assert (tmp_path / "steps-and-guidance.png").exists()
+
+
+def test_what_was_measured_is_kept_when_evaluation_breaks_off(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(further, "variety", fails)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(pictures=2, out=tmp_path, train_pictures=20, num_inference_steps=2, full=True)
+    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "held out: all prompted attributes right" in kept

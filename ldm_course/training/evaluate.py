@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +68,13 @@ def evaluate(
     drawn = torch.cat([to_tensor(scene.render()) for scene in fresh])
     returned = round_trip(model, drawn)
     truth = [scene.attributes() for scene in fresh]
-    result: dict[str, object] = {
+    report = Report(out / "evaluation.json")
+    report.add({
         "VAE: PSNR on fresh pictures (dB)": round(psnr(drawn, returned).mean().item(), 2),
         "judge: all five right, as drawn": all_right(read(judge, drawn), truth),
         "judge: all five right, after the VAE": all_right(read(judge, returned), truth),
         "CLIP: right caption among 100": retrieval(folder, model, fresh[:100], drawn[:100]),
-    }
+    })  # fmt: skip
     settings = {
         "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler,
     }  # fmt: skip
@@ -81,42 +83,55 @@ def evaluate(
         scenes = test_scenes(pictures, seed, held_out)
         painted = paint(model, scenes, seed, settings, label)
         asked, answers = [scene.attributes() for scene in scenes], read(judge, painted)
-        result[f"{label}: all prompted attributes right"] = all_right(answers, asked)
+        report.add({f"{label}: all prompted attributes right": all_right(answers, asked)})
         for name in ATTRIBUTES:
             hits = sum(answer[name] == wish[name] for answer, wish in zip(answers, asked))
-            result[f"{label}: {name} right"] = Share(hits, len(scenes))
-        if held_out:
-            for pair in HELD_OUT:
-                those = [i for i, wish in enumerate(asked) if pair.items() <= wish.items()]
-                if those:
-                    hits = sum(answers[i] == asked[i] for i in those)
-                    result[f"held out: {' and '.join(pair.values())}, all right"] = Share(hits, len(those))
+            report.add({f"{label}: {name} right": Share(hits, len(scenes))})
+        for pair in HELD_OUT if held_out else ():
+            those = [i for i, wish in enumerate(asked) if pair.items() <= wish.items()]
+            if those:
+                hits = sum(answers[i] == asked[i] for i in those)
+                report.add({f"held out: {' and '.join(pair.values())}, all right": Share(hits, len(those))})
         distance = nearest(thumbnails(painted), training).median().item()
-        result[f"{label}: distance to nearest training picture"] = round(distance, 4)
+        report.add({f"{label}: distance to nearest training picture": round(distance, 4)})
         sheet = contact_sheet([to_image(x) for x in painted[:100]], 10)
         sheet.save(out / f"{label.replace(' ', '-')}.png")
         if full and not held_out:
-            result |= further.distances(judge, painted, seed)
-    result["fresh drawings: distance to nearest training picture"] = round(
-        nearest(thumbnails(drawn), training).median().item(), 4
-    )
+            report.add(further.distances(judge, painted, seed))
+    distance = nearest(thumbnails(drawn), training).median().item()
+    report.add({"fresh drawings: distance to nearest training picture": round(distance, 4)})
     if full:
         few = max(2, pictures // 10)
-        result |= further.variety(model, seed, min(few, 10))
-        result |= further.demos(model, judge, few, seed, out)
-        steps, guidance = further.over_steps(model, judge, few, seed), further.over_guidance(model, judge, few, seed)
-        further.plots(steps, guidance, out)
+        report.add(further.variety(model, seed, min(few, 10)))
+        report.add(further.demos(model, judge, few, seed, out))
+        steps = further.over_steps(model, judge, few, seed)
         for scheduler_name, shares in steps.items():
-            result |= {f"{scheduler_name}, {n} steps, guidance 7.5: all right": s for n, s in shares.items()}
-        result |= {f"dpm++, 20 steps, guidance {scale}: all right": s for scale, s in guidance.items()}
-    result["settings"] = f"{num_inference_steps} steps of {scheduler}, guidance {guidance_scale}"
-    result["minutes"] = round((time.monotonic() - started) / 60, 1)
+            report.add({f"{scheduler_name}, {n} steps, guidance 7.5: all right": s for n, s in shares.items()})
+        guidance = further.over_guidance(model, judge, few, seed)
+        report.add({f"dpm++, 20 steps, guidance {scale}: all right": s for scale, s in guidance.items()})
+        further.plots(steps, guidance, out)
+    report.add({
+        "settings": f"{num_inference_steps} steps of {scheduler}, guidance {guidance_scale}",
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    })  # fmt: skip
+    return report.rows
 
-    for name, value in result.items():
-        print(f"{name:68} {value}")
-    plain = {k: {"right": v.right, "count": v.count} if isinstance(v, Share) else v for k, v in result.items()}
-    (out / "evaluation.json").write_text(json.dumps(plain, indent=2) + "\n")
-    return result
+
+class Report:
+    """The table, printed row by row as it grows and kept in a file, so that a run broken off has not been in vain."""
+
+    def __init__(self, file: Path):
+        self.file, self.rows = file, dict[str, object]()
+
+    def add(self, rows: Mapping[str, object]) -> None:
+        for name, value in rows.items():
+            print(f"{name:68} {value}", flush=True)
+        self.rows |= rows
+        plain = {
+            name: {"right": value.right, "count": value.count} if isinstance(value, Share) else value
+            for name, value in self.rows.items()
+        }
+        self.file.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 @torch.no_grad()

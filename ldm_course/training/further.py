@@ -118,8 +118,11 @@ def curve(axes: Axes, shares: dict[str, Share], name: str, style: tuple[str, str
     colour, line, marker = style
     values = [share.right / share.count for share in shares.values()]
     bounds = [share.interval() for share in shares.values()]
-    errors = [[v - low for v, (low, _) in zip(values, bounds)], [high - v for v, (_, high) in zip(values, bounds)]]
-    axes.errorbar(range(len(shares)), values, errors, None, line, color=colour, marker=marker, capsize=3, label=name)
+    below = [max(0.0, v - low) for v, (low, _) in zip(values, bounds)]  # rounding may put 1 outside its interval
+    above = [max(0.0, high - v) for v, (_, high) in zip(values, bounds)]
+    axes.errorbar(
+        range(len(shares)), values, [below, above], None, line, color=colour, marker=marker, capsize=3, label=name
+    )
     axes.set_xticks(range(len(shares)), list(shares))
     axes.set_ylim(0, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
