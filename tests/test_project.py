@@ -302,3 +302,33 @@ def test_no_tracked_file_is_large():
     for name in filter(None, listed.decode().split("\0")):
         path = ROOT / name
         assert not path.is_file() or path.stat().st_size <= 32e6, f"{name} is over 32 MB"
+
+
+# --- what runs on GitHub ---
+
+
+def test_the_workflow_runs_targets_that_exist():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())
+    runs = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    asked = {target for run in runs for target in re.findall(r"\bmake ([\w./-]+)", run)}
+    targets = set(re.findall(r"^([\w./ -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert asked and asked <= {name for line in targets for name in line.split()}
+    versions = workflow["jobs"]["versions"]["strategy"]["matrix"]["versions"]
+    assert {f"{name}.txt" for name in versions} == {path.name for path in (ROOT / "tests/versions").glob("*.txt")}
+    assert set(workflow["jobs"]["test"]["strategy"]["matrix"]["python"]) == {
+        line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line
+    }
+
+
+def test_the_versions_to_try_are_those_of_the_project():
+    """lowest.txt holds the lower bounds of pyproject.toml, colab.txt what Colab ships; torch is the tested one."""
+    listed = {}
+    for path in (ROOT / "tests" / "versions").glob("*.txt"):
+        pins = [Requirement(line) for line in path.read_text().splitlines() if line and line[0] != "#"]
+        listed[path.stem] = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    assert all(pins["torch"] == "2.13.0" for pins in listed.values())
+    for name, version in COLAB.items():
+        assert name == "torch" or listed["colab"][name] == version
+    for need in requirements("lab", "train"):
+        if version := listed["lowest"].get(canonicalize_name(need.name)):
+            assert need.specifier.contains(version)
