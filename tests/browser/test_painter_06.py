@@ -28,6 +28,7 @@ def page(notebook):
     press(notebook, "Clear")
     wait_for_mask(notebook, lambda painted: not painted.any(), "nothing is painted")
     press(notebook, "Brush")
+    notebook.settled("paint")  # while pictures come, the page may still move under the mouse
     yield notebook
     assert notebook.count() == len(notebook.ids), "JupyterLab took a key for a command of its own"
     assert not notebook.problems() and not notebook.errors
