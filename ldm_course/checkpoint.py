@@ -120,8 +120,8 @@ def load(
             build.
     """
     device, dtype = _checked_device(device), _checked_dtype(dtype)
-    if compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise InputError("compile=True needs a C++ compiler here: install g++ or clang, or leave compile out.")
+    if compile and device.type == "cpu":
+        _check_compiler()
     half = dtype == torch.float16
     folder = _locate(source, revision, half)
 
@@ -154,6 +154,16 @@ def load(
             f"The text encoder of {folder} cannot read a text ({brief(error)}); fetch the model again."
         ) from error
     return model
+
+
+def _check_compiler() -> None:
+    if not any(map(shutil.which, COMPILERS)):
+        raise InputError("There is no C++ compiler for compile=True; install g++ or clang, or leave compile out.")
+    if " " in torch.__file__:
+        raise InputError(
+            f"torch lies in a folder with a space in its name ({Path(torch.__file__).parent}), where it cannot "
+            "compile; install it elsewhere, or leave compile out."
+        )
 
 
 def _compile(unet: UNet, device: torch.device) -> None:

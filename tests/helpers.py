@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+import ldm_course.checkpoint
 import ldm_course.unet
 import ldm_course.vae
 from ldm_course.checkpoint import LatentDiffusion
@@ -183,3 +185,9 @@ def tiny_pipeline(folder: Path, **schedule) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def needs_a_compiler() -> pytest.MarkDecorator:
+    """For tests of compile=True: skipped where it cannot work."""
+    lacking = not any(map(shutil.which, ldm_course.checkpoint.COMPILERS)) or " " in torch.__file__
+    return pytest.mark.skipif(lacking, reason="torch cannot compile here: no C++ compiler, or a space in its path")

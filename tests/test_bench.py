@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers import one_sentence
+from helpers import needs_a_compiler, one_sentence
 from PIL import Image
 
 from ldm_course import bench
@@ -32,6 +32,7 @@ def test_contestants_take_turns_and_the_first_is_the_measure(monkeypatch):
 
 
 @pytest.mark.slow
+@needs_a_compiler()
 def test_the_table_the_plot_and_the_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "CASES", (("txt2img", 1), ("img2img", 1), ("inpaint", 1)))
     rows = bench.bench(num_inference_steps=2, rounds=1, out=tmp_path / "new")

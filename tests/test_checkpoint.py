@@ -878,3 +878,16 @@ def test_whatever_else_goes_wrong_while_fetching(monkeypatch, error):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
     with one_sentence("'owner/tiny'", "could not be fetched", type(error).__name__):
         load("owner/tiny")
+
+
+def test_compiling_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(checkpoint.shutil, "which", lambda name: None)
+    with one_sentence("compile=True", "g++"):
+        load(compile=True)
+
+
+def test_compiling_in_a_folder_with_a_space(monkeypatch):
+    monkeypatch.setattr(checkpoint.torch, "__file__", "/home/a b/torch/__init__.py")
+    monkeypatch.setattr(checkpoint.shutil, "which", lambda name: name)
+    with one_sentence("/home/a b/torch", "space"):
+        load(compile=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from helpers import noise, one_sentence, pixel_difference
+from helpers import needs_a_compiler, noise, one_sentence, pixel_difference
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
@@ -258,6 +258,7 @@ def test_a_wrong_module_changes_the_picture(model):
 
 
 @pytest.mark.slow
+@needs_a_compiler()
 def test_a_compiled_model_paints_the_same_and_can_be_plugged_into(tmp_path, model):
     folder = tmp_path / "model"
     ldm.checkpoint.save(model, folder, dtype=torch.float32)

@@ -114,7 +114,8 @@ def test_the_loop_by_hand_is_the_package_s(defined, model):
     context, empty = ldm.encode_prompt(model, ["a dog", ""]).chunk(2)
     x_T, timesteps = noise(1, 4, 8, 8), model.schedule.timesteps(7)
     *_, last = ldm.denoise(model, x_T, context, timesteps, negative_context=empty, guidance_scale=3.0)
-    assert_close(defined["denoise_by_hand"](model, x_T, context, empty, timesteps, 3.0), last.x_t)
+    mine = defined["denoise_by_hand"](model, x_T, context, empty, timesteps, 3.0)
+    assert_close(mine, last.x_t, rtol=1e-4, atol=1e-4)  # up to the first attention it takes two latents, not one
 
 
 def test_the_contrastive_loss_is_transformers(defined):

@@ -426,15 +426,16 @@ def test_a_unet_with_mask_channels_is_refused(idle, task):
 def test_memory_that_runs_out_is_one_sentence_and_let_go(model, monkeypatch):
     held = []
 
-    def forward(x_t, t, context):
-        held.append(weakref.ref(x_t))
+    def forward(x_t, t, text):
+        activations = torch.cat([x_t, x_t])
+        held.extend([weakref.ref(activations), weakref.ref(text.vectors)])
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     with monkeypatch.context() as patch:
         patch.setattr(model.unet, "forward", forward)
         with pytest.raises(MemoryError, match="fewer or smaller pictures") as caught:
             txt2img(model, "a dog", seed=0, num_inference_steps=2)
-    assert caught.value.__suppress_context__ and held[0]() is None
+    assert caught.value.__suppress_context__ and [each() for each in held] == [None, None]
     assert txt2img(model, "a dog", seed=0, num_inference_steps=2).mode == "RGB"
 
 
