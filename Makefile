@@ -15,7 +15,7 @@ help:
 	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
 	@echo 'make test-long           the search for bad input and broken files, for much longer'
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium'
-	@echo 'make test-versions       the tests and notebooks with the oldest, Colab'"'"'s and the newest packages'
+	@echo 'make test-versions       the tests and notebooks with old, Colab'"'"'s and the newest packages'
 	@echo 'make test-wheel          build wheel and sdist, and paint with the wheel alone'
 	@echo 'make format              give code and notebooks the form that "make test" asks for'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'

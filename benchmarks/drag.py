@@ -3,7 +3,8 @@
     python benchmarks/drag.py [--seconds 8]
 
 Needs what `make test-browser` installs, and chromium. Prints how many new pictures a second the page shows while the
-mouse moves, and how long after it stops the last one comes. A picture counts when its pixels differ from the last.
+mouse moves, and how long after it stops the last one comes. A picture counts when the page is
+given another file to show; first guesses count, too.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ldm_course import schedulers
 from ldm_course.inputs import check_denoise, whole_timesteps
-from ldm_course.unet import UNet
+from ldm_course.unet import UNet, repeated
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -100,7 +100,7 @@ def denoise(
         text = model.unet.read(both) if ours else both
         x0_before, alpha_bar_before = None, None  # DPM-Solver++ looks back
         for t, t_prev in zip(tqdm(steps, disable=not progress), [*steps[1:], -1]):
-            x = (x_t if ours else x_t.repeat(len(both) // len(x_t), 1, 1, 1)).to(model.dtype)
+            x = (x_t if ours else repeated(x_t, len(both))).to(model.dtype)
             prediction = model.unet(x, torch.tensor([t]), text).float()  # eps or v, (b or 2b, c, h, w)
             if guidance_scale != 1:
                 prediction = guided_eps(prediction[: len(x_t)], prediction[len(x_t) :], guidance_scale)

@@ -131,7 +131,7 @@ class SpatialTransformer(nn.Module):
 
 def repeated(x: Tensor, b: int) -> Tensor:
     """x, (a, c, h, w), b / a times over: (b, c, h, w)."""
-    return x if len(x) == b else x.repeat(b // len(x), 1, 1, 1)
+    return x if len(x) >= b else x.repeat(b // len(x), 1, 1, 1)
 
 
 def resnet(in_channels: int, out_channels: int, config: UNetConfig) -> ResnetBlock:
@@ -206,7 +206,7 @@ class UNet(nn.Module):
         x_t: noisy latents, (b, in_channels, h, w), any h and w.
         t: timesteps in 0 ... 999, (b,), or one number for all.
         context: the text encoder's vectors, (b, 77, cross_attention_dim), or what `read` made of them. With
-            k * b of them the batch is predicted k times, for the first b texts, then for the next.
+            k * b of them and one t the batch is predicted k times, for the first b texts, then for the next.
         Returns the prediction, (b, out_channels, h, w).
     """
 

@@ -321,7 +321,7 @@ def test_the_workflow_runs_targets_that_exist():
 
 
 def test_the_versions_to_try_are_those_of_the_project():
-    """lowest.txt holds the lower bounds of pyproject.toml, colab.txt what Colab ships; torch is the tested one."""
+    """lowest.txt lies within the ranges of pyproject.toml, colab.txt is what Colab ships; torch is the tested one."""
     listed = {}
     for path in (ROOT / "tests" / "versions").glob("*.txt"):
         pins = [Requirement(line) for line in path.read_text().splitlines() if line and line[0] != "#"]
