@@ -102,6 +102,7 @@ def _stoppable(sentence: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda _: None  # a progress bar stopped while it was set up complains when it is deleted
         print(f"\n{sentence}", file=sys.stderr)
         raise typer.Exit(130) from None
 

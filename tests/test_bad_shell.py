@@ -218,6 +218,21 @@ def test_ctrl_c_in_the_middle_of_a_picture(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_ctrl_c_while_a_progress_bar_is_set_up(tmp_path):
+    """tqdm draws a bar before it is complete; one that is stopped in between fails once more when it is deleted."""
+    program = """
+from ldm_course.cli import _stoppable
+class HalfBar:
+    def __del__(self):
+        raise AttributeError("last_print_t")
+with _stoppable("stopped"):
+    bar = HalfBar()
+    raise KeyboardInterrupt
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert "HalfBar" not in done.stderr and "\nstopped\n" in done.stderr
+
+
 def test_two_at_once_take_two_names(tmp_path):
     """Without -o: neither overwrites the other."""
     command = [*COMMAND, "txt2img", "a dog", "--model", str(TINY), "--num-inference-steps", "1"]

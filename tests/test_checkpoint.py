@@ -175,6 +175,7 @@ def test_diffusers_paints_our_saved_models_picture(model: LatentDiffusion, tmp_p
         assert path.stat().st_mode & 0o777 == (tmp_path / "model" / "model_index.json").stat().st_mode & 0o777
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # transformers' own, of tokenizers 0.22
         again = load(tmp_path / "model")
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     assert not [r.message for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
@@ -365,12 +366,12 @@ def test_a_tokenizer_that_states_no_length_is_cut_at_the_encoders(folder: Path):
 @pytest.mark.filterwarnings("default")
 def test_another_scheduler_than_ddim_gets_one_note(saved: Path, recwarn):
     load(saved)
-    assert len(recwarn) == 0
     load(HUB_FOLDER)
-    assert [str(w.message) for w in recwarn] == [
+    ours = [w for w in recwarn if w.category is not DeprecationWarning]  # transformers has one, of tokenizers 0.22
+    assert [str(w.message) for w in ours] == [
         "The model asks for PNDMScheduler; its noise schedule is used, with DDIM's steps unless you choose others."
     ]
-    assert recwarn[0].filename == __file__
+    assert ours[0].filename == __file__
 
 
 @pytest.mark.parametrize(
