@@ -438,7 +438,10 @@ def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
 
 
 def _check_text(folder: Path, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unet: UNetConfig) -> None:
-    config, tokens = text_encoder.config, 1 + max(tokenizer.get_vocab().values())
+    config, numbers = text_encoder.config, tokenizer.get_vocab().values()
+    if not all(type(number) is int for number in numbers):  # transformers 5 sees to it, 4 does not
+        raise InputError(f"The tokenizer of {folder} has tokens without a number; fetch the model again.")
+    tokens = 1 + max(numbers)
     if config.hidden_size != unet.cross_attention_dim:
         raise InputError(
             f"The model {folder} does not fit together: its text encoder writes vectors of "

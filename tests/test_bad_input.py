@@ -55,7 +55,7 @@ def pictures(draw: st.DrawFn) -> Image.Image:
     bits = 16 if mode.startswith("I;") else BITS.get(mode, 32)
     length = (size[0] * bits + 7) // 8 * size[1]
     pixels = random.Random(draw(st.integers(0, 5))).randbytes(length)
-    image = Image.frombytes(mode, size, pixels)
+    image = Image.frombytes(mode, size, pixels) if 0 not in size else Image.new(mode, size)
     remark = draw(st.sampled_from([None, 0, 300, (1, 2, 3), b"", b"\0\xff", "x", -1]))
     if remark is not None:
         image.info["transparency"] = remark

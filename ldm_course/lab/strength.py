@@ -213,9 +213,9 @@ def _points(
     """Points with intervals, joined as far as there is a strength."""
     joined = x <= 1
     for part, line in ((joined, style), (~joined, style[0])):
-        errors = torch.stack([y - low, high - y]).clamp_min(0)[:, torch.as_tensor(part)]
+        errors = torch.stack([y - low, high - y]).clamp_min(0).numpy()
         axes.errorbar(
-            x[part] + shift, y[torch.as_tensor(part)], errors, fmt=line, color=colour, markersize=4, capsize=2,
+            x[part] + shift, y.numpy()[part], errors[:, part], fmt=line, color=colour, markersize=4, capsize=2,
             linewidth=1.4, elinewidth=0.9, label=name if line == style else None,
         )  # fmt: skip
 

@@ -144,7 +144,7 @@ def bought(scales: Sequence[float], right: Sequence[Share], differ: Tensor) -> F
         (left, shares, (ends - shares).abs(), "share of pictures that are right", plots.ORANGE),
         (side, middle, half, "share of pairs that differ", plots.BLUE),
     ):
-        axes.errorbar(scales, values, error, fmt="o-", color=colour, markersize=4, capsize=2)
+        axes.errorbar(scales, values.numpy(), error.numpy(), fmt="o-", color=colour, markersize=4, capsize=2)
         axes.set(xlabel="guidance scale s", ylabel=label, ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
     return figure
