@@ -1,11 +1,13 @@
 """One UNet step and one decoding in Stable Diffusion 1.5's sizes: ours against diffusers', taking turns.
 
-    python benchmarks/full_size_step.py [--rounds 5] [--device cpu] [--size 512] [--pictures 1]
+    python benchmarks/full_size_step.py [--rounds 5] [--device cpu] [--size 512] [--pictures 1] [--compile]
 
 Random weights, the same for all; float16 stands in for bfloat16 on a GPU without the latter. A step is what guidance
 takes: every picture with and without the text, 77 tokens each. What our loop does once for all steps (reading the
-text) is done once here, too. Prints medians, their ratio to diffusers', and the largest difference of the answers as
-a share of their largest value. For peak memory see full_size.py.
+text) is done once here, too. Prints, for each precision, the medians, ours as a share of diffusers' in the same
+precision and of diffusers' in float32, and the largest difference from the latter's answer as a share of its largest
+value. With --compile the UNets are compiled in half precision, too, which takes minutes. On a GPU it also prints the
+share of the card's own rate at a large matrix product. For peak memory see full_size.py.
 """
 
 from __future__ import annotations
@@ -19,70 +21,113 @@ import torch
 from diffusers import AutoencoderKL as TheirVAE
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL, VAEConfig
 
-Contestants = dict[str, Callable[[], Tensor]]
+Call = Callable[[], Tensor]
+Pairs = dict[str, tuple[Call, Call]]  # precision -> (diffusers', ours)
 
 
-def with_weights_of(ours: nn.Module, theirs: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Ours, from the meta device, on the same tensors, not on copies of them (unless the dtype is another)."""
-    ours.load_state_dict({name: t.to(dtype) for name, t in theirs.state_dict().items()}, assign=True)
-    return ours.eval().requires_grad_(False)
+def with_weights_of(empty: nn.Module, full: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A module from the meta device, on the same tensors, not on copies of them (unless the dtype is another)."""
+    empty.load_state_dict({name: t.to(dtype) for name, t in full.state_dict().items()}, assign=True)
+    return empty.eval().requires_grad_(False)
 
 
-def unets(device: str, half: torch.dtype, side: int, b: int) -> Contestants:
-    theirs = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).to(device).eval()
+def unets(device: str, half: torch.dtype, side: int, b: int, compiled: bool) -> Pairs:
+    sizes = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+    source: nn.Module = UNet2DConditionModel(**sizes).to(device).eval().requires_grad_(False)
     x, context = torch.randn(b, 4, side, side, device=device), torch.randn(2 * b, 77, 768, device=device)
     t, twice = torch.tensor([500]), torch.cat([x, x])
-    contestants: Contestants = {"diffusers, float32": lambda: theirs(twice, t.to(device), context).sample}
-    for name, dtype in (("ours, float32", torch.float32), (f"ours, {str(half).removeprefix('torch.')}", half)):
+
+    def pair(dtype: torch.dtype, compile: bool) -> tuple[Call, Call]:
         with torch.device("meta"):
-            ours = UNet(UNetConfig())
-        ours = with_weights_of(ours, theirs, dtype)
+            theirs, ours = UNet2DConditionModel(**sizes), UNet(UNetConfig())
+        theirs, ours = (with_weights_of(module, source, dtype) for module in (theirs, ours))
         text = ours.read(context.to(dtype))
-        contestants[name] = lambda ours=ours, text=text, dtype=dtype: ours(x.to(dtype), t, text).float()
-    return contestants
+        if compile:
+            theirs.compile(dynamic=False)
+            ours.compile(dynamic=False)
+        return (
+            lambda: theirs(twice.to(dtype), t.to(device), context.to(dtype)).sample.float(),
+            lambda: ours(x.to(dtype), t, text).float(),
+        )
+
+    pairs = {"float32": pair(torch.float32, False), name_of(half): pair(half, False)}
+    if compiled:
+        pairs[f"{name_of(half)}, compiled"] = pair(half, True)
+    return pairs
 
 
-def decoders(device: str, half: torch.dtype, side: int, b: int) -> Contestants:
+def decoders(device: str, half: torch.dtype, side: int, b: int) -> Pairs:
     config = VAEConfig()
     levels = len(config.block_out_channels)
-    theirs = TheirVAE(
+    source: nn.Module = TheirVAE(
         block_out_channels=config.block_out_channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config.layers_per_block,
-    ).to(device)
-    theirs = theirs.eval()
+    )
+    source = source.to(device).eval().requires_grad_(False)
     z = torch.randn(b, 4, side, side, device=device)
-    contestants: Contestants = {"diffusers, float32": lambda: theirs.decode(z).sample}
-    for name, dtype in (("ours, float32", torch.float32), (f"ours, {str(half).removeprefix('torch.')}", half)):
+
+    def pair(dtype: torch.dtype) -> tuple[Call, Call]:
         with torch.device("meta"):
-            ours = AutoencoderKL(config)
-        ours = with_weights_of(ours, theirs, dtype)
-        contestants[name] = lambda ours=ours, dtype=dtype: ours.decode(z.to(dtype)).float()
-    return contestants
+            theirs, ours = TheirVAE.from_config(source.config), AutoencoderKL(config)
+        theirs, ours = (with_weights_of(module, source, dtype) for module in (theirs, ours))
+        return lambda: theirs.decode(z.to(dtype)).sample.float(), lambda: ours.decode(z.to(dtype)).float()
+
+    return {"float32": pair(torch.float32), name_of(half): pair(half)}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 @torch.no_grad()
-def compare(title: str, contestants: Contestants, rounds: int) -> None:
-    answers = {who: call().cpu() for who, call in contestants.items()}  # and they are warm
-    seconds: dict[str, list[float]] = {who: [] for who in contestants}
+def compare(title: str, pairs: Pairs, rounds: int) -> None:
+    answers = {name: [call().cpu() for call in pair] for name, pair in pairs.items()}  # and they are warm
+    times: dict[str, list[list[float]]] = {name: [[], []] for name in pairs}
     for _ in range(rounds):
-        for who, call in contestants.items():
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[who].append(time.perf_counter() - start)
-    first, *_ = contestants
-    print(title)
-    for who in contestants:
-        median, measure = statistics.median(seconds[who]), statistics.median(seconds[first])
-        off = ((answers[who] - answers[first]).abs().max() / answers[first].abs().max()).item()
-        print(f"  {who:20} {median:8.3f} s   ratio {median / measure:5.2f}   off by {off:.1e}", flush=True)
+        for name, pair in pairs.items():
+            for spent, call in zip(times[name], pair):
+                spent.append(seconds(call))
+    true = answers["float32"][0]
+    measure = statistics.median(times["float32"][0])
+    print(f"{title:24} diffusers       ours   ratio   to float32   off by")
+    for name in pairs:
+        theirs, ours = (statistics.median(spent) for spent in times[name])
+        off = ((answers[name][1] - true).abs().max() / true.abs().max()).item()
+        print(
+            f"  {name:20} {theirs:9.3f} s {ours:8.3f} s {ours / theirs:7.2f} {ours / measure:12.2f} {off:8.0e}",
+            flush=True,
+        )
+
+
+@torch.no_grad()
+def share_of_the_card(pairs: Pairs, half: torch.dtype) -> None:
+    """Operations a second of our UNet in half precision, against those of one large matrix product."""
+    n = 8192
+    a = torch.randn(n, n, device="cuda", dtype=half)
+    rate = 2 * n**3 / statistics.median([seconds(lambda: a @ a) for _ in range(20)])
+    call = pairs[name_of(half)][1]
+    with FlopCounterMode(display=False) as counter:
+        call()
+    for name in [name for name in pairs if name != "float32"]:
+        spent = statistics.median([seconds(pairs[name][1]) for _ in range(20)])
+        print(
+            f"  {name}: {counter.get_total_flops() / spent / rate:.0%} of the {rate / 1e12:.0f} TFLOP/s of a product"
+        )
 
 
 def main() -> None:
@@ -91,13 +136,22 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--pictures", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
     half = torch.float16 if cuda and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    if options.compile and not cuda:
+        from torch._inductor import config
+
+        config.freezing = True  # as ldm.load(compile=True) does
     side, b = options.size // 8, options.pictures
     torch.manual_seed(0)
     print(f"{options.device}, {torch.get_num_threads()} threads, medians of {options.rounds}")
-    compare(f"UNet, {b} of {side} x {side}, guided", unets(options.device, half, side, b), options.rounds)
+    steps = unets(options.device, half, side, b, options.compile)
+    compare(f"UNet, {b} of {side} x {side}, guided", steps, options.rounds)
+    if cuda:
+        share_of_the_card(steps, half)
+    del steps
     compare(f"decoding {b} of {options.size} px", decoders(options.device, half, side, b), options.rounds)
 
 
