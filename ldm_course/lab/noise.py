@@ -126,7 +126,9 @@ def quality(steps: Sequence[int], distance: Mapping[str, Tensor], right: Mapping
                 middle, half = interval(values[name])
                 low, high = middle - half, middle + half
             errors = torch.stack([middle - low, high - middle])
-            axes.errorbar(x, middle.numpy(), errors.numpy(), fmt=style, color=colour, markersize=4, linewidth=1.2, label=name)
+            axes.errorbar(
+                x, middle.numpy(), errors.numpy(), fmt=style, color=colour, markersize=4, linewidth=1.2, label=name
+            )
         axes.set_xscale("log")
         axes.set_xticks(steps, map(str, steps))
         axes.minorticks_off()
