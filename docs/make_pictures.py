@@ -85,8 +85,8 @@ def main() -> None:
 
     crayon_dog().save(OUT / "crayon-dog.jpg", quality=88)
     photo = ldm.load_image(OUT / "crayon-dog.jpg")
-    strengths = (0.4, 0.6, 0.8)
-    prompt = "a brown dog with glasses sitting in the forest"
+    strengths = (0.5, 0.7, 0.9)
+    prompt = "a brown dog with glasses sitting on the beach"
     changed = [ldm.img2img(model, prompt, photo, strength=strength, seed=0) for strength in strengths]
     texts = ["the JPEG", *(f"strength {strength}" for strength in strengths)]
     labelled([photo, *changed], texts, 4).save(OUT / "img2img.png", optimize=True)
@@ -94,8 +94,8 @@ def main() -> None:
     sitting = ldm.scenes.Scene(animal="dog", colour="brown", action="sitting", place="beach").render(128)
     mask = Image.new("L", sitting.size, 0)
     mask.paste(255, (0, 72, 128, 128))
-    running = ldm.inpaint(model, "a dog running", sitting, mask, seed=0, composite=True)
-    labelled([sitting, mask.convert("RGB"), running], ["the picture", "the mask", "“a dog running”"], 3).save(
+    running = ldm.inpaint(model, "a brown dog running", sitting, mask, seed=0, composite=True)
+    labelled([sitting, mask.convert("RGB"), running], ["the picture", "the mask", "“a brown dog running”"], 3).save(
         OUT / "inpaint.png", optimize=True
     )
     print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
