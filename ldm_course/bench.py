@@ -125,16 +125,16 @@ def _pixels(images: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image, dtype=int) for image in images])
 
 
-def _sitting_dog() -> tuple[Image.Image, Image.Image]:
-    """A picture to start from, and a mask of its lower half."""
-    picture = Scene(animal="dog", action="sitting").render()
+def _sitting_dog(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
+    """A picture to start from, of the model's own size, and a mask of its lower half."""
+    picture = Scene(animal="dog", action="sitting").render(model.unet.config.sample_size * model.vae.downscale)
     mask = Image.new("L", picture.size)
     mask.paste(255, (0, picture.height // 2, picture.width, picture.height))
     return picture, mask
 
 
 def _ours(model: LatentDiffusion, task: str, pictures: int, steps: int) -> Paint:
-    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog()
+    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog(model)
 
     def paint() -> list[Image.Image]:
         noise = torch.Generator().manual_seed(0)
@@ -154,11 +154,17 @@ def _ours(model: LatentDiffusion, task: str, pictures: int, steps: int) -> Paint
 
 def _theirs(model: LatentDiffusion, folder: Path, task: str, pictures: int, steps: int) -> Paint:
     pipe: Any = diffusers_pipeline(model, folder, task)
-    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog()
+    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog(model)
     given: dict[str, dict[str, Any]] = {
         "txt2img": {},
         "img2img": {"image": image, "strength": STRENGTH},
-        "inpaint": {"image": image, "mask_image": mask, "strength": 1.0, "height": 128, "width": 128},
+        "inpaint": {
+            "image": image,
+            "mask_image": mask,
+            "strength": 1.0,
+            "height": image.height,
+            "width": image.width,
+        },
     }
 
     def paint() -> list[Image.Image]:

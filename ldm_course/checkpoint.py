@@ -31,7 +31,7 @@ from ldm_course.configs import (
     write_configs,
     write_json,
 )
-from ldm_course.errors import InputError, brief
+from ldm_course.errors import InputError, brief, is_memory_error, memory_error_in_a_sentence
 from ldm_course.schedulers import NoiseSchedule
 from ldm_course.text import encode_prompt
 from ldm_course.unet import UNet, UNetConfig
@@ -111,9 +111,9 @@ def load(
         revision: a branch, tag or commit on the hub.
         offload: keep the text encoder and the VAE on the CPU, and bring each to the device only while it works: for
             a GPU with little memory.
-        compile: let torch compile the UNet. The first picture of each size and number then takes a minute or so
-            more, the next ones less; see docs/performance.md. On a CPU it needs a C++ compiler, and takes the
-            weights for constants: later changes to them do nothing.
+        compile: let torch compile the UNet. The first picture of each size and number then takes some 20 seconds
+            more (minutes with a large model), the next ones less; see docs/performance.md. On a CPU it needs a C++
+            compiler, and takes the weights for constants: later changes to them do nothing.
 
     Raises:
         InputError: if there is no such model, if its files are broken, or if it needs what this course does not
@@ -147,12 +147,15 @@ def load(
     if compile:
         _compile(unet, device)
     model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
-    try:
-        encode_prompt(model, [""])
-    except Exception as error:  # of many kinds: transformers builds what its configs say, and fails when it runs
-        raise InputError(
-            f"The text encoder of {folder} cannot read a text ({brief(error)}); fetch the model again."
-        ) from error
+    with memory_error_in_a_sentence():
+        try:
+            encode_prompt(model, [""])
+        except Exception as error:  # of many kinds: transformers builds what its configs say, and fails when it runs
+            if is_memory_error(error):
+                raise
+            raise InputError(
+                f"The text encoder of {folder} cannot read a text ({brief(error)}); fetch the model again."
+            ) from error
     return model
 
 

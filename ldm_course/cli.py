@@ -39,7 +39,7 @@ REGIONS = {  # parts that every picture has: left, top, right, bottom as shares 
     "right-half": (0.5, 0.0, 1.0, 1.0),
     "centre": (0.25, 0.25, 0.75, 0.75),
 }
-OPTIONAL_PACKAGES = ("accelerate", "diffusers", "ipywidgets", "jupyterlab", "matplotlib")
+OPTIONAL_PACKAGES = ("accelerate", "anywidget", "diffusers", "ipywidgets", "jupyterlab", "matplotlib")
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this version of typer keeps it
 
@@ -618,7 +618,7 @@ def bench(
         "runs/bench"
     ),
 ) -> None:
-    """Time this course's pipelines against diffusers', which must be installed, and compare their pictures.
+    """Time this course's pipelines against diffusers', and compare their pictures. Needs the "lab" extra.
 
     \b
     Examples:

@@ -107,7 +107,8 @@ SCHEDULE_DEFAULTS: dict[str, Any] = {
     "steps_offset": 0,
     "set_alpha_to_one": True,
 }
-LEADING_BY_DEFAULT = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")  # the schedulers whose default spacing is "leading"
+LINEAR_BY_DEFAULT = ("DDIM", "DDPM", "PNDM")  # the schedulers whose betas are as above if nothing is said
+LEADING_BY_DEFAULT = (*LINEAR_BY_DEFAULT, "LCM", "TCD")  # and those whose spacing is then "leading"
 SCHEDULE_FIXED = {"trained_betas": None, "rescale_betas_zero_snr": False, "use_flow_sigmas": False}
 
 
@@ -230,7 +231,7 @@ def read_schedule(folder: Path) -> NoiseSchedule:
     defaults = dict(SCHEDULE_DEFAULTS)
     if name.startswith(LEADING_BY_DEFAULT):
         defaults["timestep_spacing"] = "leading"
-    elif "beta_start" not in stated:
+    if not name.startswith(LINEAR_BY_DEFAULT) and not {"beta_start", "beta_end", "beta_schedule"} <= stated.keys():
         raise InputError(
             f"The file {path} is of a {name} and states no betas; this course needs a schedule of betas."
         )

@@ -109,10 +109,12 @@ def latent_mask(mask: Image.Image, downscale: int = 8) -> Tensor:
     Grey is decided at one half, and a cell is decided by its top left pixel (nearest-neighbour, as in diffusers).
 
     Raises:
-        InputError: if no latent cell is to be painted.
+        InputError: if no latent cell is to be painted, or the mask is smaller than a cell.
     """
     grey = np.asarray(to_grey(mask), dtype=np.float32) / 255.0  # (h, w)
     hard = torch.from_numpy(grey >= 0.5).float()[None, None]  # (1, 1, h, w)
+    if min(mask.size) < downscale:
+        raise InputError(f"The mask has {mask.width} x {mask.height} pixels; each side needs {downscale} at least.")
     if not hard.any():
         raise InputError("The mask is empty; paint white where the picture shall change.")
     cells = F.interpolate(hard, size=(hard.shape[2] // downscale, hard.shape[3] // downscale), mode="nearest")

@@ -113,6 +113,8 @@ def check_seed(seed: int) -> None:
 
 def check_prompts(prompts: object, name: str = "prompt") -> None:
     """A list of strings, at least one; each may be empty."""
+    if isinstance(prompts, str):
+        raise InputError(f"{name} must be a list of strings here, even for one: write [{shown(prompts)}].")
     if not isinstance(prompts, (list, tuple)):
         raise InputError(f"{name} must be a string or a list of strings, not {type(prompts).__name__}.")
     if not prompts:

@@ -414,6 +414,7 @@ def test_a_silent_config_means_what_diffusers_means(folder: Path, name: str):
         ({"num_train_timesteps": 0}, ["num_train_timesteps"]),
         ({"num_train_timesteps": 10.5}, ["num_train_timesteps"]),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_start": ...}, ["FlowMatchEulerDiscreteScheduler"]),
+        ({"_class_name": "LCMScheduler", "beta_start": ..., "beta_end": ...}, ["LCMScheduler"]),
         ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, ["use_flow_sigmas"]),
     ],
 )

@@ -353,6 +353,11 @@ def test_inpaint_mistakes(refused, no_model, picture, words, arguments):
     refused(words, "inpaint", "a dog", "photo.png", *arguments)
 
 
+def test_a_picture_smaller_than_a_latent_cell(refused, no_model, picture):
+    Image.new("RGB", (5, 5)).save("photo.png")
+    refused("each side needs 8", "inpaint", "a dog", "photo.png", "--part", "centre")
+
+
 def test_parts_that_a_scene_does_not_have(run, refused, no_model):
     run("scene", "-o", "dog.png")
     refused("no accessory", "inpaint", "a dog", "dog.png", "--part", "accessory")

@@ -72,7 +72,7 @@ def test_nothing_is_changed(model):
 
 
 def test_bad_prompts(model):
-    with one_sentence("prompt", "not str"):
+    with one_sentence("prompt", "write ['a dog']"):
         encode_prompt(model, "a dog")
     with one_sentence("prompt", "without int"):
         encode_prompt(model, ["a dog", 3])

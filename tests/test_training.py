@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPModel
 
 import ldm_course as ldm
+from ldm_course.checkpoint import bundled_path
 from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
 from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
@@ -108,6 +109,8 @@ def test_processes_share_the_joint_batch():
         ({"minutes": -1.0}, "minutes"),
         ({"batch_size": 0}, "batch_size"),
         ({"precision": "int8"}, "int8"),
+        ({"minutes": float("nan")}, "minutes"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, changes, named):
@@ -221,9 +224,49 @@ def test_test_scenes_are_held_out_as_asked():
     assert {"animal": "dog", "accessory": "glasses"} in HELD_OUT
 
 
+def test_half_precision_by_fp16_needs_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="bf16"):
+        options(tmp_path, precision="fp16")
+
+
 def test_evaluate_says_what_a_foreign_model_lacks(tmp_path):
     with pytest.raises(InputError, match="judge"):
         evaluate.evaluate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"pictures": 1, "full": True}, "2 or more"),
+        ({"seed": -1}, "seed"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"scheduler": "karras"}, "karras"),
+        ({"num_inference_steps": 1001}, "from 1 to 1000"),
+    ],
+)
+def test_evaluate_refuses_before_it_overwrites_a_table(tmp_path, changes, named):
+    (tmp_path / "evaluation.json").write_text("an hour's work")
+    with pytest.raises(InputError, match=named):
+        evaluate.evaluate(out=tmp_path, **changes)
+    assert (tmp_path / "evaluation.json").read_text() == "an hour's work"
+
+
+def test_only_a_model_with_a_card_ships(tmp_path):
+    before = sorted(bundled_path().rglob("*"))
+    with pytest.raises(InputError, match="README.md"):
+        stages.ship(tmp_path)
+    assert sorted(bundled_path().rglob("*")) == before
+
+
+def test_rendering_broken_off_leaves_nothing(tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "tqdm", stop)
+    with pytest.raises(KeyboardInterrupt):
+        data.pictures(tmp_path, "train", 0, 3, 32)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stage_says_which_one_must_come_first(tmp_path):

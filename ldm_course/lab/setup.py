@@ -84,13 +84,12 @@ def diffusers_pipeline(model: LatentDiffusion, folder: str | Path, task: str = "
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without progress bars, and without remarks on what nobody here uses."""
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    from diffusers.utils import logging as diffusers_logging
-
     diffusers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -98,6 +97,9 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+            diffusers_logging.enable_progress_bar()
 
 
 def _in_cache(hub_id: str) -> Path:

@@ -26,7 +26,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> 
 
 
 def attribute_scenes() -> list[Scene]:
-    """Every value of every attribute, 36 to a table: animal x colour, animal x accessory, and so on.
+    """Every value of every attribute in four tables, 120 scenes: animal x colour, animal x accessory, and so on.
 
     In rows of six: the animals side by side; each of the other attributes runs downwards.
     """

@@ -50,7 +50,7 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     tokens = alphabet + [letter + "</w>" for letter in alphabet] + [merge.replace(" ", "") for merge in merges]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens + [START, END]))}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     words = sorted({word for text in texts for word in text.replace(",", " ").split()})
     (folder / "known_words.txt").write_text("\n".join(words) + "\n")

@@ -55,13 +55,16 @@ def _render_all(path: Path, name: str, seed: int, count: int, size: int) -> None
         )
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     starts = range(0, count, CHUNK)
-    out = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_render, name, seed, i, min(i + CHUNK, count), size) for i in starts]
-        for start, job in zip(tqdm(starts, desc=f"rendering {name} pictures", unit_scale=CHUNK), jobs):
-            out[start : start + CHUNK] = job.result()
-    out.flush()
-    os.replace(unfinished, path)
+    try:
+        out = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3))
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(_render, name, seed, i, min(i + CHUNK, count), size) for i in starts]
+            for start, job in zip(tqdm(starts, desc=f"rendering {name} pictures", unit_scale=CHUNK), jobs):
+                out[start : start + CHUNK] = job.result()
+        out.flush()
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def kept(folder: Path, name: str, model: nn.Module, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

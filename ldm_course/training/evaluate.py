@@ -17,8 +17,10 @@ from transformers import CLIPModel
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
 from ldm_course.images import to_tensor
+from ldm_course.inputs import check_choice, check_guidance, check_seed
 from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT, Scene, contact_sheet
+from ldm_course.schedulers import SCHEDULERS
 from ldm_course.training import data, further
 from ldm_course.training.clip import tokenize
 from ldm_course.training.judge import load_judge, read
@@ -33,8 +35,8 @@ def evaluate(
     pictures: int | None = None,
     seed: int = 0,
     out: Path = Path("runs/evaluation"),
-    train_seed: int = 0,
-    train_pictures: int = 20_000,
+    train_seed: int | None = None,
+    train_pictures: int | None = None,
     num_inference_steps: int = NUM_INFERENCE_STEPS,
     guidance_scale: float = GUIDANCE_SCALE,
     scheduler: str = "ddim",
@@ -45,23 +47,30 @@ def evaluate(
     Args:
         model_folder: None is the model that ships with the package.
         pictures: how many to paint of seen, and again of held-out combinations: 200, or 1,000 of the full table.
-        train_seed, train_pictures: of the run that made the model, to find the nearest training picture.
+        train_seed, train_pictures: of the run that made the model, to find the nearest training picture; None is
+            what its training.json says.
         full: also distances between sets of pictures, variety within a prompt, all schedulers over steps,
             guidance scales, and the three demos; a tenth of `pictures` for each of these.
 
     Raises:
-        InputError: if the folder has no judge (only models trained by this course do), or a number is below 1.
+        InputError: if the folder has no judge (only models trained by this course do), or an argument is out of its
+            range; an earlier table in `out` is then left as it is.
     """
     if pictures is None:
         pictures = 1000 if full else 200
-    if pictures < 1 or train_pictures < 1:
-        raise InputError("The numbers of pictures must be 1 or more.")
+    if pictures < 1 + full:
+        raise InputError(f"The number of pictures must be {1 + full} or more.")
+    check_seed(seed)
+    check_guidance(guidance_scale)
+    check_choice("scheduler", scheduler, tuple(SCHEDULERS))
     folder = bundled_path() if model_folder is None else Path(model_folder)
     if not (folder / "judge" / "model.safetensors").exists():
         raise InputError(f"{folder} has no judge/model.safetensors, which only models trained by this course have.")
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, judge = load(folder, device=device), load_judge(folder)
+    model.schedule.timesteps(num_inference_steps)  # raises if it has not so many
+    trained = json.loads((folder / "training.json").read_text())["unet"]["options"]
     started = time.monotonic()
 
     fresh = test_scenes(FRESH, seed, None)
@@ -78,7 +87,8 @@ def evaluate(
     settings = {
         "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler,
     }  # fmt: skip
-    training = thumbnails_of_training(out, train_seed, train_pictures)
+    train_seed = trained["seed"] if train_seed is None else train_seed
+    training = thumbnails_of_training(out, train_seed, train_pictures or trained["pictures"])
     for label, held_out in (("seen", False), ("held out", True)):
         scenes = test_scenes(pictures, seed, held_out)
         painted = paint(model, scenes, seed, settings, label)

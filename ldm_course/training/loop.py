@@ -7,6 +7,7 @@ from (seed, step) alone, and checkpoints appear whole or not at all.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -60,10 +61,12 @@ class Options:
             raise InputError("Say how long to train: --steps N or --minutes M.")
         for name in ("steps", "minutes", "batch_size", "learning_rate", "pictures"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"{name} must be more than 0, not {value}.")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be more than 0, and finite, not {value}.")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InputError(f"precision must be no, bf16 or fp16, not {self.precision!r}.")
+        if self.precision == "fp16" and not torch.cuda.is_available():
+            raise InputError("precision fp16 needs a GPU; take bf16.")
 
 
 @dataclass
@@ -143,6 +146,8 @@ def _train(
     progress = Progress(log=[])
     if options.resume and checkpoints(options.out):
         progress = _resume(accelerator, ema, options.out)
+        if accelerator.is_main_process:
+            _write_options(options)
     elif accelerator.is_main_process:
         _start_afresh(options)
     assert progress.log is not None
@@ -244,6 +249,10 @@ def _start_afresh(options: Options) -> None:
         raise InputError(
             f"{options.out} holds an earlier run: add --resume to go on with it, or choose another --out."
         )
+    _write_options(options)
+
+
+def _write_options(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
     (options.out / "options.json").write_text(json.dumps(settings, indent=2) + "\n")
@@ -284,4 +293,6 @@ def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, opti
 def summary(folder: Path) -> dict[str, Any]:
     """Settings, steps, seconds and last logged values of a run, for the model card."""
     log = json.loads((folder / "log.json").read_text())
-    return {"options": json.loads((folder / "options.json").read_text()), **log[-1]}
+    options = json.loads((folder / "options.json").read_text())
+    del options["out"], options["resume"]  # of the machine and the moment
+    return {"options": options, **log[-1]}

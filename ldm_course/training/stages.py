@@ -166,6 +166,7 @@ def assemble(run: Path, trained: UNet) -> Path:
     tokenizer, text_encoder = read_text(run)
     words = frozenset((run / "clip" / "tokenizer" / "known_words.txt").read_text().split())
     folder = run / "model"
+    shutil.rmtree(folder, ignore_errors=True)  # a model card of other weights would say what is not true
     save(LatentDiffusion(read_vae(run), trained, text_encoder, tokenizer, unet.SCHEDULE, words), folder)
     whole = CLIPModel.from_pretrained(run / "clip" / "clip").half()
     whole.save_pretrained(folder / "clip")
@@ -199,7 +200,12 @@ def machine() -> str:
 
 
 def ship(run: Path) -> None:
-    """Copy run/model over the model in the package, model card and all."""
+    """Copy run/model over the model in the package, model card and all.
+
+    Raises:
+        InputError: if it has no card yet: `python -m ldm_course.training.card` writes it after an evaluation.
+    """
+    _part(run, "model", "README.md")
     shutil.rmtree(bundled_path(), ignore_errors=True)
     shutil.copytree(run / "model", bundled_path())
 
