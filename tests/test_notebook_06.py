@@ -135,11 +135,14 @@ def test_a_seam_is_the_step_across_the_edge():
         lab.masks.seam(grey, Image.new("L", (64, 64), 255))
 
 
+@pytest.mark.parametrize("accessory", [None, "scarf"])
 @pytest.mark.parametrize("colour", ldm.scenes.ATTRIBUTES["colour"])
-def test_the_colour_of_a_body_is_read(colour):
+def test_the_colour_of_a_body_is_read(colour, accessory):
+    """A scarf covers much of the body."""
     dog = ldm.scenes.Scene(animal="dog", colour="white", action="running", place="forest")
     mask = lab.box_mask((128, 128), 0, 9 / 16, 1, 1)
-    assert lab.masks.body_colour(replace(dog, colour=colour).render(128), dog, mask) == colour
+    drawn = replace(dog, colour=colour, accessory=accessory, fur_shade=0.7)
+    assert lab.masks.body_colour(drawn.render(128), dog, mask) == colour
 
 
 # ---- the studio ------------------------------------------------------------------------------------------------

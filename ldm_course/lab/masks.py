@@ -25,6 +25,7 @@ from ldm_course.scenes import ATTRIBUTES, Scene
 
 STUDIO_STEPS = 12  # of DPM-Solver++
 TINT = (230, 97, 1)
+FAR = 28  # from a colour, root mean square of 255: what is farther is another one
 
 # ---- drawing ---------------------------------------------------------------------------------------------------
 
@@ -118,18 +119,20 @@ def seam(image: Image.Image, mask: Image.Image) -> float:
 def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
     """Which of the six colours the body under the mask has, if the scene's animal runs there.
 
-    The median pixel where that body would be drawn, compared with the same of drawings in each colour.
+    Each pixel where that body would be drawn votes for the nearest of the six bodies' median colours, unless it is
+    far from all of them: a line, or the green of a scarf.
     """
     running = replace(scene, action="running")
     body = (np.asarray(running.mask("body", image.width)) >= 128) & (np.asarray(mask.convert("L")) >= 128)
 
-    def median(picture: Image.Image) -> np.ndarray:
-        return np.median(np.asarray(picture, dtype=float)[body], axis=0)
+    def pixels(picture: Image.Image) -> np.ndarray:
+        return np.asarray(picture, dtype=float)[body]  # (n, 3)
 
-    def apart(colour: str) -> float:
-        return _rms(median(replace(running, colour=colour).render(image.width)) - median(image))
-
-    return min(ATTRIBUTES["colour"], key=apart)
+    colours = ATTRIBUTES["colour"]
+    medians = np.stack([np.median(pixels(replace(running, colour=c).render(image.width)), axis=0) for c in colours])
+    apart = np.sqrt(np.square(pixels(image)[:, None] - medians).mean(axis=2))  # (n, 6)
+    votes = apart.argmin(axis=1)[apart.min(axis=1) < FAR]
+    return colours[int(np.bincount(votes, minlength=len(colours)).argmax())]
 
 
 def _apart(one: Image.Image, other: Image.Image) -> np.ndarray:
