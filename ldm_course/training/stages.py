@@ -205,7 +205,8 @@ def ship(run: Path) -> None:
     Raises:
         InputError: if it has no card yet: `python -m ldm_course.training.card` writes it after an evaluation.
     """
-    _part(run, "model", "README.md")
+    if not (run / "model" / "README.md").exists():
+        raise InputError(f"{run / 'model'} has no README.md: evaluate the model and write its card first.")
     shutil.rmtree(bundled_path(), ignore_errors=True)
     shutil.copytree(run / "model", bundled_path())
 
