@@ -338,6 +338,8 @@ def test_scenes_far_from_the_usual(fields, size):
     assert scene is None or scene.render(size).size == (size, size)
 
 
+@example(fields={"accessory": np.array([1.0, 2.0])}, size=8, part="body", mention=None)
+@example(fields={}, size=8, part=np.array([1.0, 2.0]), mention=None)
 @given(
     fields=st.dictionaries(st.sampled_from(FIELDS), values, max_size=2),
     size=st.sampled_from([8, 31]) | odd,

@@ -57,7 +57,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
         deadline = time.monotonic() + 120
         while newest_step(out) <= reached and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.03))
         child.send_signal(signal.SIGKILL)
         child.communicate()
         assert child.returncode == -signal.SIGKILL, "it was over before it was killed"

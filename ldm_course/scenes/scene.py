@@ -70,7 +70,7 @@ class Scene:
     """-1 to 1: moves the others."""
 
     def __post_init__(self) -> None:
-        if self.accessory == "none":
+        if isinstance(self.accessory, str) and self.accessory == "none":
             object.__setattr__(self, "accessory", None)
         for name, allowed in (*ATTRIBUTES.items(), ("facing", ("left", "right"))):
             value = getattr(self, name)
@@ -96,7 +96,7 @@ class Scene:
 
         `part` is one of `PARTS`. What is covered (an ear under the hat) does not count as visible.
         """
-        if part not in PARTS:
+        if not isinstance(part, str) or part not in PARTS:
             raise InputError(f"part must be one of {', '.join(PARTS)}, not {shown(part)}.")
         if part == "accessory" and self.accessory is None:
             raise InputError("this scene has no accessory, so there is nothing to mask.")
