@@ -15,7 +15,6 @@ from torch import nn
 from transformers import CLIPModel
 
 import ldm_course as ldm
-from ldm_course.checkpoint import bundled_path
 from ldm_course.errors import InputError
 from ldm_course.scenes import HELD_OUT, Scene, is_held_out, training_scene
 from ldm_course.training import data, evaluate, further, judge, loop, score, stages, vae
@@ -252,11 +251,18 @@ def test_evaluate_refuses_before_it_overwrites_a_table(tmp_path, changes, named)
     assert (tmp_path / "evaluation.json").read_text() == "an hour's work"
 
 
-def test_only_a_model_with_a_card_ships(tmp_path):
-    before = sorted(bundled_path().rglob("*"))
+def test_only_a_model_with_a_card_ships(tmp_path, monkeypatch):
+    shipped, card = tmp_path / "shipped", tmp_path / "run" / "model" / "README.md"
+    shipped.mkdir()
+    (shipped / "README.md").write_text("old")
+    monkeypatch.setattr(stages, "bundled_path", lambda: shipped)
     with pytest.raises(InputError, match="README.md"):
-        stages.ship(tmp_path)
-    assert sorted(bundled_path().rglob("*")) == before
+        stages.ship(tmp_path / "run")
+    assert (shipped / "README.md").read_text() == "old"
+    card.parent.mkdir(parents=True)
+    card.write_text("new")
+    stages.ship(tmp_path / "run")
+    assert (shipped / "README.md").read_text() == "new"
 
 
 def test_rendering_broken_off_leaves_nothing(tmp_path, monkeypatch):
