@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import base64
 import io
+import json
 import os
 import re
 import socket
@@ -104,6 +105,16 @@ def _answers(address: str) -> bool:
         return False
 
 
+def _connected(address: str, notebook: str) -> bool:
+    """Whether a page is connected to the kernel of this notebook.
+
+    Until then the page calls its kernel idle, too, but forgets what it is told to run.
+    """
+    with urllib.request.urlopen(f"{address}/api/sessions", timeout=5) as answer:
+        sessions = json.load(answer)
+    return any(session["path"] == notebook and session["kernel"]["connections"] > 0 for session in sessions)
+
+
 # ---- notebooks to open -------------------------------------------------------------------------------------------
 
 
@@ -169,6 +180,7 @@ class LabPage:
         page.on("pageerror", lambda error: self.errors.append(f"{error.name}: {error.message}"))
         page.goto(f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        self.until(lambda: _connected(address, notebook.name), f"{notebook.name} has a kernel")
         self.wait_for_kernel()
 
     def _heard(self, message: ConsoleMessage) -> None:
