@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL as TheirVAE
 from diffusers import UNet2DConditionModel
+from timing import median, seconds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -86,14 +86,6 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 @torch.no_grad()
 def compare(title: str, pairs: Pairs, rounds: int) -> None:
     answers = {name: [call().cpu() for call in pair] for name, pair in pairs.items()}  # and they are warm
@@ -119,12 +111,12 @@ def share_of_the_card(pairs: Pairs, half: torch.dtype) -> None:
     """Operations a second of our UNet in half precision, against those of one large matrix product."""
     n = 8192
     a = torch.randn(n, n, device="cuda", dtype=half)
-    rate = 2 * n**3 / statistics.median([seconds(lambda: a @ a) for _ in range(20)])
+    rate = 2 * n**3 / median(lambda: a @ a, rounds=20)
     call = pairs[name_of(half)][1]
     with FlopCounterMode(display=False) as counter:
         call()
     for name in [name for name in pairs if name != "float32"]:
-        spent = statistics.median([seconds(pairs[name][1]) for _ in range(20)])
+        spent = median(pairs[name][1], rounds=20)
         print(
             f"  {name}: {counter.get_total_flops() / spent / rate:.0%} of the {rate / 1e12:.0f} TFLOP/s of a product"
         )

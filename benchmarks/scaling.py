@@ -9,14 +9,12 @@ time of a UNet call = a + b n + c n^2 over n, the number of latent positions, wh
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from timing import median
 from tqdm.auto import tqdm
 
 import ldm_course as ldm
@@ -25,16 +23,6 @@ STEPS = (1, 5, 10, 20, 50)
 PICTURES = (1, 2, 4, 8, 16)
 SIDES = (64, 128, 192, 256, 384, 512)  # pixels
 PROMPT, COLOUR = "a dog with glasses", "#0072b2"
-
-
-def median(call: Callable[[], object], rounds: int) -> float:
-    call()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 @torch.no_grad()

@@ -10,11 +10,10 @@ reaches here. Then which kinds of operations a UNet step spends its time in.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import median
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,17 +27,6 @@ KINDS = {
     "SiLU, GELU": ("silu", "gelu"),
     "adding, copying, joining": ("add", "mul", "copy", "cat", "repeat", "upsample"),
 }
-
-
-def milliseconds(call: Callable[[], object], times: int = 30) -> float:
-    for _ in range(3):
-        call()
-    spent = []
-    for _ in range(times):
-        start = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - start)
-    return 1000 * statistics.median(spent)
 
 
 def operations(call: Callable[[], object]) -> float:
@@ -63,7 +51,7 @@ def main() -> None:
     side, b = model.unet.config.sample_size, options.pictures
 
     a = torch.randn(2048, 2048, dtype=dtype)
-    best = operations(lambda: a @ a) / milliseconds(lambda: a @ a, 10) * 1000
+    best = operations(lambda: a @ a) / median(lambda: a @ a, rounds=10)
     print(f"{options.dtype}, {torch.get_num_threads()} threads; a matrix product: {best:.0f} billion operations/s")
 
     x, t = torch.randn(b, 4, side, side).to(dtype), torch.tensor([500])
@@ -74,9 +62,10 @@ def main() -> None:
         "decoder": lambda: model.vae.decode(x),
     }
     for name, call in calls.items():
-        count, spent = operations(call), milliseconds(call)
-        rate = 1000 * count / spent
-        print(f"{name:14} {count:7.2f} billion {spent:8.2f} ms {rate:6.0f} billion a second, {rate / best:4.0%}")
+        count, spent = operations(call), median(call, rounds=30)
+        rate = count / spent
+        shown = f"{rate:6.0f} billion a second, {rate / best:4.0%}"
+        print(f"{name:14} {count:7.2f} billion {1000 * spent:8.2f} ms {shown}")
 
     step = calls["one UNet step"]
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

@@ -127,7 +127,7 @@ def _pixels(images: list[Image.Image]) -> np.ndarray:
 
 def _sitting_dog(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
     """A picture to start from, of the model's own size, and a mask of its lower half."""
-    picture = Scene(animal="dog", action="sitting").render(model.unet.config.sample_size * model.vae.downscale)
+    picture = Scene(animal="dog", action="sitting").render(model.native_size)
     mask = Image.new("L", picture.size)
     mask.paste(255, (0, picture.height // 2, picture.width, picture.height))
     return picture, mask

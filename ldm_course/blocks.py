@@ -15,7 +15,7 @@ from ldm_course.groupnorm import GroupNorm
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut around them (He et al. 2016), told the time in between.
+    """Two 3x3 convolutions with a shortcut around them (He et al. 2016), told the time in between; (b, c, h, w).
 
     Args:
         in_channels, out_channels: if they differ, a 1x1 convolution fits the shortcut.
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 
     Args:
         channels: width of x, (b, n, channels), and of the result.
-        heads: number of heads; each is channels / heads wide.
+        heads: number of heads, which divides channels; each is channels / heads wide.
         context_channels: width of the context; None for self-attention.
         qkv_bias: the VAE's attention has a bias on q, k and v, the UNet's has none.
     """
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)
         return self.to_out[0](h.transpose(1, 2).flatten(2))  # (b, n, channels)
 
-    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:  # (b, m, context_channels) to keys and values
         k = self.to_k(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, m, d)
         return k, self.to_v(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 

@@ -72,6 +72,11 @@ class LatentDiffusion:
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
 
+    @property
+    def native_size(self) -> int:
+        """Height and width of the pictures that the model was trained at, in pixels."""
+        return self.unet.config.sample_size * self.vae.downscale
+
     @contextmanager
     def at_work(self, part: nn.Module) -> Iterator[None]:
         """With `offload`, the text encoder or the VAE is on the model's device inside, and on the CPU after it."""

@@ -15,7 +15,7 @@ def group_norm_by_hand(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor,
 
     Args:
         x: features, (b, c, h, w); any number of trailing dimensions works.
-        num_groups: how many groups the c channels are cut into; must divide c.
+        num_groups: how many groups the c channels are cut into; RuntimeError if it does not divide c.
         weight, bias: one scale and one shift per channel, (c,).
         eps: added to the variance, so that a constant group does not divide by zero.
     """

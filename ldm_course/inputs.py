@@ -30,6 +30,7 @@ def check_model(model: object) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """One of some words."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, choices))}.")
 
@@ -73,6 +74,7 @@ def whole_timesteps(timesteps: Iterable[int]) -> list[int]:
 
 
 def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
+    """A timestep, or a tensor of them, on the schedule: 0 ... T - 1."""
     T = schedule.num_train_timesteps
     lowest, highest = (t.min(), t.max()) if isinstance(t, Tensor) else (t, t)
     if lowest < 0 or highest >= T:
@@ -82,6 +84,7 @@ def check_timestep(schedule: NoiseSchedule, t: int | Tensor) -> None:
 
 
 def check_guidance(guidance_scale: float) -> None:
+    """A finite number; far beyond 10000 nothing but overflow is left."""
     if not isinstance(guidance_scale, Real) or not abs(guidance_scale) <= 10_000:
         raise InputError(
             f"guidance_scale is {shown(guidance_scale)}; it must be a finite number, at most 10000, such as 7.5."
@@ -89,6 +92,7 @@ def check_guidance(guidance_scale: float) -> None:
 
 
 def check_strength(strength: float) -> None:
+    """A share, from 0 to 1."""
     if not isinstance(strength, Real) or not 0 <= strength <= 1:
         raise InputError(f"strength is {shown(strength)}; it must be a number from 0 (change nothing) to 1.")
 
@@ -107,6 +111,7 @@ def check_generator(generator: torch.Generator | Sequence[torch.Generator] | Non
 
 
 def check_seed(seed: int) -> None:
+    """What torch.Generator takes as a seed: a whole number of 63 bits."""
     if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {shown(seed)}; it must be a whole number from 0 to 2**63 - 1.")
 

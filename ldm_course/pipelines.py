@@ -248,8 +248,7 @@ class _Request:
                     f"Pictures and masks of one call must have one size, but there are {width} x {height} and "
                     f"{other.width} x {other.height} pixels."
                 )
-        downscale = self.model.vae.downscale
-        return worked_size(width, height, (self.model.unet.config.sample_size * downscale) ** 2, downscale)
+        return worked_size(width, height, self.model.native_size**2, self.model.vae.downscale)
 
     def encode(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor]:
         """The pictures' latents, and noise for them: two of (b, 4, h/8, w/8), float32, drawn in this order."""

@@ -52,7 +52,7 @@ class NoiseSchedule:
         return torch.cumprod(1 - betas, dim=0)
 
     def alpha_bar(self, t: int) -> float:
-        """alpha_bar_t for t in 0 ... T - 1, and for t = -1 the level after DDIM's last step (set_alpha_to_one)."""
+        """alpha_bar_t for t in 0 ... T - 1; for t = -1 the level after DDIM's last step. InputError for others."""
         if t == -1:
             return 1.0 if self.set_alpha_to_one else self.alpha_bar(0)
         check_timestep(self, t)
@@ -78,7 +78,7 @@ class NoiseSchedule:
     def add_noise(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4).
 
-        x0 and noise are (b, ...); t is a timestep in 0 ... T - 1, or one per picture, (b,).
+        x0 and noise are (b, ...); t is a timestep, or one per picture, (b,). InputError unless 0 <= t < T.
         """
         check_timestep(self, t)
         alpha_bar_t = self.alpha_bars[torch.as_tensor(t).cpu()].view(-1, *[1] * (x0.dim() - 1))  # (b or 1, 1, 1, 1)
@@ -86,7 +86,7 @@ class NoiseSchedule:
         return signal.to(x0.device) * x0 + noise_level.to(x0.device) * noise
 
     def x0_and_eps(self, prediction: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """What the network's prediction for x_t says about x_0 and about the noise: (x0_hat, eps), of x_t's shape."""
+        """(x0_hat, eps): what a prediction for x_t says of x_0 and noise. All (b, c, h, w). Raises as alpha_bar."""
         signal, noise_level = math.sqrt(self.alpha_bar(t)), math.sqrt(1 - self.alpha_bar(t))
         if self.prediction_type == "epsilon":
             return (x_t - noise_level * prediction) / signal, prediction  # Ho et al. 2020, eq. 15

@@ -46,9 +46,9 @@ class UNetConfig:
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Timesteps (b,) as vectors (b, dim): cosines, then sines, of t times dim/2 geometrically spaced frequencies.
+    """Timesteps (b,) as vectors (b, dim), dim even: cosines, then sines, of t times dim/2 frequencies.
 
-    The frequencies run from 1 down to almost 1/10000 (Vaswani et al. 2017, section 3.5).
+    They fall geometrically from 1 to almost 1/10000 (Vaswani et al. 2017, section 3.5).
     """
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)

@@ -33,8 +33,7 @@ class Prepared(Reader):
     def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
         super().__init__(model)
         image = to_rgb(image)
-        native = (model.unet.config.sample_size * model.vae.downscale) ** 2
-        size = worked_size(*image.size, native, model.vae.downscale)
+        size = worked_size(*image.size, model.native_size**2, model.vae.downscale)
         (self.image,) = resized([image], size)
         self.timesteps = model.schedule.timesteps(num_inference_steps)
         with torch.no_grad():

@@ -112,6 +112,6 @@ def _in_cache(hub_id: str) -> Path:
 def _described(name: str, model: LatentDiffusion) -> str:
     parts: tuple[nn.Module, ...] = (model.unet, model.vae, model.text_encoder)
     millions = sum(weight.numel() for part in parts for weight in part.parameters()) / 1e6
-    side = model.unet.config.sample_size * model.vae.downscale
+    size = f"{model.native_size} x {model.native_size} pixels"
     place = f"on {model.device.type} in {str(model.dtype).removeprefix('torch.')}"
-    return f"Model: {name}. {millions:,.0f} million weights, {side} x {side} pixels, {place}."
+    return f"Model: {name}. {millions:,.0f} million weights, {size}, {place}."

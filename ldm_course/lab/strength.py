@@ -143,8 +143,7 @@ def outcomes(
             and place.
         strengths: None is text-to-image, without a picture.
     """
-    side = model.unet.config.sample_size * model.vae.downscale
-    images = [scene.render(side) for scene in scenes]
+    images = [scene.render(model.native_size) for scene in scenes]
     prompts = [wish.caption(attributes=["accessory", "place"]) for wish in wishes]
     before = torch.cat([to_tensor(image) for image in images])
     pictures, rows = [], []
@@ -254,7 +253,7 @@ class Easel:
 
     def __init__(self, model: LatentDiffusion, prompt: str, drawing: Image.Image | None = None):
         """Start with a drawing, cropped to a square; with an empty landscape if there is none."""
-        self.model, self.side = model, model.unet.config.sample_size * model.vae.downscale
+        self.model, self.side = model, model.native_size
         self.ground = landscape(self.side) if drawing is None else self._fitted(drawing)
         self.painter = MaskPainter(self.ground)
         self.colour = ipywidgets.ColorPicker(value="#8a5a2b", description="colour", layout={"width": "220px"})

@@ -79,7 +79,7 @@ def caption(
     """Say `values` (attribute -> value) in words; only those named in `attributes`, if given.
 
     With `rng` the phrasing is random, without it the first and plainest. A missing accessory is mentioned as
-    "a plain dog" or "a dog with nothing on".
+    "a plain dog" or "a dog with nothing on". InputError for an attribute that there is not.
     """
     for name in attributes or ():
         if not isinstance(name, str) or name not in ATTRIBUTES:

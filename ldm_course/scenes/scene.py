@@ -36,7 +36,8 @@ RANGES = {
 class Scene:
     """One picture, described by five attributes and by how it varies. The defaults give a neutral picture.
 
-    Any number up to 1000 is accepted for the variation; `random_scene` stays within `RANGES`.
+    Any number up to 1000 is accepted for the variation; `random_scene` stays within `RANGES`. InputError for a larger
+    one, for an attribute that is not among `ATTRIBUTES`, and for a size of 0 or less.
     """
 
     animal: str = "dog"
@@ -88,13 +89,14 @@ class Scene:
         return document(draw(self))
 
     def render(self, size: int = 128) -> Image.Image:
-        """The picture as RGB, `size` x `size` pixels."""
+        """The picture as RGB, `size` x `size` pixels. InputError unless 1 <= size <= 8192."""
         return rasterise(self.svg(), size)
 
     def mask(self, part: str, size: int = 128) -> Image.Image:
         """Where a part is visible: an "L" picture, 255 there, 0 elsewhere, in between along the edges.
 
-        `part` is one of `PARTS`. What is covered (an ear under the hat) does not count as visible.
+        `part` is one of `PARTS`. What is covered (an ear under the hat) does not count as visible. InputError for any
+        other part, and for the accessory of a scene that has none.
         """
         if not isinstance(part, str) or part not in PARTS:
             raise InputError(f"part must be one of {', '.join(PARTS)}, not {shown(part)}.")
@@ -111,13 +113,17 @@ class Scene:
         """A description in lower case.
 
         Without arguments it is the plain full one, "a brown dog with glasses sitting on the beach".
-        `attributes` says which of the five to mention (the animal always is); `rng` picks among phrasings.
+        `attributes` says which of the five to mention (the animal always is); `rng` picks among phrasings. InputError
+        for another attribute.
         """
         return captions.caption(self.attributes(), rng, attributes)
 
 
 def random_scene(rng: random.Random, held_out: bool | None = False) -> Scene:
-    """Draw a scene: any but the held-out ones (False), only held-out ones (True), or any at all (None)."""
+    """Draw a scene: any but the held-out ones (False), only held-out ones (True), or any at all (None).
+
+    InputError unless rng is a random.Random.
+    """
     if not isinstance(rng, random.Random):
         raise InputError(f"rng must be a random.Random, such as random.Random(0), not {shown(rng)}.")
     while True:

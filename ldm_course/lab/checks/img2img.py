@@ -52,8 +52,7 @@ def strength_timesteps(yours: Callable[[list[int], float], list[int]], model: La
     verdict = compare(yours, right, cases, mistakes)
     if verdict.status != RIGHT:
         return verdict
-    side = model.unet.config.sample_size * model.vae.downscale
-    picture = Scene(animal="dog", colour="orange", place="snow").render(side)
+    picture = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
 
     def paint():
         return img2img(model, "a dog with glasses", picture, strength=0.5, num_inference_steps=8, seed=0)

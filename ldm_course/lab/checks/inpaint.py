@@ -219,5 +219,5 @@ def _random(count: int) -> tuple[Tensor, ...]:
 
 
 def _picture_and_mask(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
-    side = model.unet.config.sample_size * model.vae.downscale
+    side = model.native_size
     return Scene(animal="dog", colour="brown", place="beach").render(side), box_mask((side, side), 0, 0.5, 1, 1)

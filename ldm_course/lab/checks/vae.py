@@ -46,9 +46,7 @@ def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: Lat
     leaf, width = mean.clone().requires_grad_(), std.abs().requires_grad_()
     if not yours(leaf, width, noise).requires_grad:
         return Verdict(WRONG, "The values are right, but no gradient passes: work on the tensors that are given.")
-    picture = Scene(animal="dog", colour="orange", place="snow").render(
-        model.unet.config.sample_size * model.vae.downscale
-    )
+    picture = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
 
     def paint() -> Image.Image:
         painted = img2img(model, "a dog with glasses", picture, strength=0.5, seed=0, num_inference_steps=2 * STEPS)
