@@ -109,7 +109,7 @@ def noisy_start(yours: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
         (lambda z, noise, a: sqrt(a) * z, "It leaves the noise out, and the UNet would have none to find."),
     ]
     z, noise = _random(2)
-    return compare(yours, _noisy, [(z, noise, a) for a in (0.9, 0.5, 0.05)], mistakes)
+    return compare(yours, noisy, [(z, noise, a) for a in (0.9, 0.5, 0.05)], mistakes)
 
 
 Repaint = Callable[[LatentDiffusion, Tensor, Tensor, Tensor, Tensor, list[int]], Tensor]
@@ -151,7 +151,8 @@ def repaint(yours: Repaint, model: LatentDiffusion) -> Verdict:
     return compare(functools.partial(yours, model), right, [case], mistakes)
 
 
-def _noisy(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
+def noisy(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
+    """z with its share of noise at the level alpha_bar."""
     return sqrt(alpha_bar) * z + sqrt(1 - alpha_bar) * noise
 
 

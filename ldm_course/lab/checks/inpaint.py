@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from ldm_course import pipelines
 from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.images import latent_mask, to_tensor
 from ldm_course.lab import plots
+from ldm_course.lab.checks.img2img import noisy
 from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, plugged
 from ldm_course.lab.painter import box_mask
 from ldm_course.pipelines import inpaint
@@ -58,7 +58,7 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
     """Exercise 2: put the picture back outside the mask; first alone, then in the real pipeline."""
     mistakes = [
         (
-            lambda x, z, noise, m, a: (1 - m) * x + m * _at(z, noise, a),
+            lambda x, z, noise, m, a: (1 - m) * x + m * noisy(z, noise, a),
             "Inside and outside are swapped: the mask is 1 where x, the new picture, is to be.",
         ),
         (
@@ -70,7 +70,7 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
             "The noise has full weight at every level; weights are the roots of alpha_bar and 1 - alpha_bar.",
         ),
         (
-            lambda x, z, noise, m, a: m * x + (1 - m) * _at(noise, z, a),
+            lambda x, z, noise, m, a: m * x + (1 - m) * noisy(noise, z, a),
             "The weights are swapped: alpha_bar is the picture's share.",
         ),
         (
@@ -80,7 +80,7 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
         (lambda x, z, noise, m, a: m * x, "It leaves nothing outside; the picture has to go there."),
         (lambda x, z, noise, m, a: x, "It leaves x as it is: the picture outside the mask is not put back."),
         (
-            lambda x, z, noise, m, a: x + (1 - m) * _at(z, noise, a),
+            lambda x, z, noise, m, a: x + (1 - m) * noisy(z, noise, a),
             "Outside it adds the picture to x instead of replacing x: x has the weight m.",
         ),
     ]
@@ -207,10 +207,6 @@ def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     ]
     new, old, mask = (torch.sigmoid(2 * part) for part in _random(3))
     return compare(yours, lambda new, old, mask: mask * new + (1 - mask) * old, [(new, old, mask)], mistakes)
-
-
-def _at(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
-    return sqrt(alpha_bar) * z + sqrt(1 - alpha_bar) * noise
 
 
 def _random(count: int) -> tuple[Tensor, ...]:

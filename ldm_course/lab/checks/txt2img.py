@@ -85,7 +85,7 @@ def guided_eps(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDi
             "The sign is wrong: it leads away from eps_cond. The weights are 1 + w and -w.",
         ),
         (
-            lambda u, c, s: c + s * (c - u) if s else c,
+            lambda u, c, s: c + s * (c - u),
             "It starts at eps_cond and adds the whole scale; from there only w = guidance_scale - 1 is left to go.",
         ),
         (
