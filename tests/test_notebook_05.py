@@ -142,7 +142,7 @@ def test_outcomes_are_measured(model):
     levels = (0.0, 1.0, None)
     found = lab.strength.outcomes(model, judge_of_nothing, scenes, wishes, levels, num_inference_steps=2)
     assert found.distance.shape == found.accessory.shape == found.place.shape == (3, 2)
-    assert found.kept.shape == (3, 4) and set(found.kept.flatten().tolist()) <= {0.0, 1.0}
+    assert found.kept.shape == (3, 2) and set(found.kept.flatten().tolist()) <= {0.0, 0.5, 1.0}
     assert [len(pictures) for pictures in found.pictures] == [2] * 3
     for strengths in (levels, levels[:2]):
         part = dataclasses.replace(found, **{

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from math import sqrt
 from typing import Any
 
 import ipywidgets
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
@@ -17,6 +17,7 @@ from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.errors import InputError
 from ldm_course.images import latent_mask
 from ldm_course.lab import live, plots
+from ldm_course.lab.measure import interval
 from ldm_course.lab.painter import MaskPainter
 from ldm_course.lab.prepared import GUIDANCE, Prepared
 from ldm_course.pipelines import keep_outside
@@ -65,9 +66,9 @@ def fading(shares: dict[str, Sequence[Sequence[float]]], width: int) -> Figure:
     axes = figure.subplots()
     for (name, lists), colour, style in zip(shares.items(), (plots.BLUE, plots.ORANGE), ("o-", "s--")):
         values = np.asarray(lists)  # (pictures, distances)
-        half = 1.96 * values.std(axis=0, ddof=1) / sqrt(len(values))
+        middle, half = interval(torch.from_numpy(values), dim=0)
         distance = (np.arange(values.shape[1]) + 0.5) * width
-        axes.errorbar(distance, values.mean(axis=0), half, fmt=style, color=colour, capsize=3, label=name)
+        axes.errorbar(distance, middle.numpy(), half.numpy(), fmt=style, color=colour, capsize=3, label=name)
     axes.set(xlabel="pixels from the mask", ylabel="change (of 255)", xlim=(0, None), ylim=(0, None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -89,8 +90,20 @@ def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> f
     return _rms(_apart(one, other)[outside])
 
 
+def change_inside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
+    """The same where the mask is not black.
+
+    Raises:
+        InputError: if it is black everywhere.
+    """
+    inside = np.asarray(mask.convert("L")) > 0
+    if not inside.any():
+        raise InputError("The mask is black everywhere, so nothing is inside of it.")
+    return _rms(_apart(one, other)[inside])
+
+
 def change_by_distance(one: Image.Image, other: Image.Image, mask: Image.Image, width: int) -> list[float]:
-    """The same in rings around the mask: up to `width` pixels from it, up to twice as many, and so on."""
+    """As `change_outside`, in rings around the mask: up to `width` pixels from it, up to twice as many, and so on."""
     apart = _apart(one, other)
     rings: list[float] = []
     reach = mask.convert("L").point(lambda level: 255 * (level > 0))

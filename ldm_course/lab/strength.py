@@ -118,7 +118,7 @@ class Outcome:
     pictures: s lists of n.
     distance: (s, n), to the input: root mean square, the range of a pixel being 1.
     accessory, place: (s, n), 1 where the judge sees what the prompt asked for.
-    kept: (s, n * 2), 1 where colour and action, which the prompt left open, are still the input's.
+    kept: (s, n), which share of colour and action, which the prompt left open, is still the input's.
     """
 
     pictures: list[list[Image.Image]]
@@ -170,9 +170,9 @@ def outcomes(
 
 
 def _shared(seen: list[dict[str, str]], scenes: Sequence[Scene], names: Sequence[str]) -> Tensor:
-    """1 where the attribute that the judge saw is the scene's, (n * names)."""
+    """Which share of these attributes, as the judge saw them, is the scene's, (n,)."""
     truth = [scene.attributes() for scene in scenes]
-    return torch.tensor([float(s[name] == t[name]) for s, t in zip(seen, truth) for name in names])
+    return torch.tensor([[float(s[name] == t[name]) for name in names] for s, t in zip(seen, truth)]).mean(dim=1)
 
 
 def freedom(strengths: Sequence[float | None], outcome: Outcome) -> Figure:
@@ -185,8 +185,19 @@ def freedom(strengths: Sequence[float | None], outcome: Outcome) -> Figure:
 
     middle, half = interval(outcome.distance)
     _points(left, x, middle, middle - half, middle + half, "distance to the input", plots.INK, "o-", 0.0)
+    middle, half = interval(outcome.kept)  # of scenes: the two answers for one may go together
+    _points(
+        right,
+        x,
+        middle,
+        middle - half,
+        (middle + half).clamp(max=1),
+        "colour and action kept",
+        plots.BLUE,
+        "o-",
+        -0.008,
+    )
     for values, name, colour, style, shift in (
-        (outcome.kept, "colour and action kept", plots.BLUE, "o-", -0.008),
         (outcome.accessory, "the glasses are there", plots.ORANGE, "s--", 0.0),
         (outcome.place, "the new place is there", "#009e73", "^:", 0.008),
     ):
