@@ -300,3 +300,15 @@ def test_what_guidance_bought_is_drawn():
     figure = lab.studio.bought([0, 1, 7.5], [Share(0, 12), Share(6, 12), Share(12, 12)], torch.rand(3, 12))
     assert isinstance(figure, matplotlib.figure.Figure) and len(figure.axes) == 2
     assert lab.plots.png(figure)
+
+
+# ---- the drawing of the three tasks --------------------------------------------------------------------------------
+
+
+def test_each_task_is_drawn_with_the_model_s_shapes(model):
+    for task, words in {"txt2img": "the start", "img2img": "z + noise", "inpaint": "after each step"}.items():
+        texts = [text.get_text() for text in lab.diagrams.flow(model, task).axes[0].texts]
+        side = model.unet.config.sample_size
+        assert f"noise\n(4, {side}, {side})" in texts and any(words in text for text in texts)
+    with one_sentence("task"):
+        lab.diagrams.flow(model, "sketch")
