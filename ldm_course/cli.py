@@ -83,7 +83,10 @@ def _exit_code(arguments: list[str] | None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-        return _error("There is not enough memory for this; try smaller pictures, or --dtype float16.", 1)
+        return _error(
+            "There is not enough memory for this; ask for less at once: fewer or smaller pictures, a smaller batch.",
+            1,
+        )
 
 
 def _error(sentence: str, code: int) -> int:
@@ -150,7 +153,9 @@ Output = Annotated[
 ]
 Seed = Annotated[int | None, _option("N", "The same number paints the same picture.", "a random one, printed", min=0)]
 Negative = Annotated[str | None, _option("TEXT", "What to steer away from.", "nothing")]
-Steps = Annotated[int, _option("N", "1 to 1000; more is slower and finer.", min=1)]
+Steps = Annotated[
+    int, _option("N", "1 to 999, or 1000 with a spacing other than leading; more is slower and finer.", min=1)
+]
 Guidance = Annotated[float, _option("X", "How much the prompt is exaggerated; 1 is plain, in half the time.")]
 Scheduler = Annotated[str, _option("ddim|ddpm|euler|dpm++", "How noise is taken away.")]
 Spacing = Annotated[
@@ -164,7 +169,13 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, _option("NAME", "A branch, tag or commit on the hub.", "the newest")]
 Device = Annotated[str, _option("NAME", "Where to compute: cpu, cuda, cuda:1, mps, ...")]
-Dtype = Annotated[str, _option("|".join(DTYPES), "Precision of the weights; 16 bits are for GPUs.")]
+Dtype = Annotated[
+    str,
+    _option(
+        "|".join(DTYPES),
+        "Precision of the weights; float16 is for GPUs, bfloat16 also for CPUs that are quick at it.",
+    ),
+]
 
 
 @app.command()
@@ -522,8 +533,11 @@ def train(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="For data, checkpoints, samples and the model.")
     ] = Path("runs/small-world"),
-    minutes: Annotated[float | None, _option("X", "Stop a stage after this time.", RECIPE)] = None,
-    steps: Annotated[int | None, _option("N", "Stop a stage after so many steps.", RECIPE, min=1)] = None,
+    minutes: Annotated[
+        float | None,
+        _option("X", "Stop a stage after this time in all, earlier runs with --resume included.", RECIPE),
+    ] = None,
+    steps: Annotated[int | None, _option("N", "Stop a stage after so many steps in all.", RECIPE, min=1)] = None,
     batch_size: Annotated[int | None, _option("N", "Pictures a step.", RECIPE, min=1)] = None,
     learning_rate: Annotated[float | None, _option("X", "The highest one, above 0.", RECIPE)] = None,
     precision: Annotated[str | None, _option("no|bf16|fp16", "Mixed precision.", RECIPE)] = None,
@@ -535,7 +549,8 @@ def train(
     """Train the models of the small world again.
 
     On a CPU or a GPU. `all` is CLIP, VAE, judge, UNet, and the VAE's decoder once more, one after the other: three
-    hours on two CPU cores. A run can be stopped at any moment, and --resume takes it up again.
+    hours on two CPU cores by the recipes; what ships had three times as much. A run can be stopped at any moment,
+    and --resume takes it up again.
 
     \b
     Examples:

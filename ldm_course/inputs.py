@@ -38,8 +38,8 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def check_schedule(schedule: NoiseSchedule) -> None:
     """The fields of a NoiseSchedule."""
     start, end, T = schedule.beta_start, schedule.beta_end, schedule.num_train_timesteps
-    if not 1 <= T <= 100_000:
-        raise InputError(f"num_train_timesteps is {shown(T)}; it must be from 1 to 100000.")
+    if not isinstance(T, Integral) or not 1 <= T <= 100_000:
+        raise InputError(f"num_train_timesteps is {shown(T)}; it must be a whole number from 1 to 100000.")
     if not 0 < start <= end < 1:
         raise InputError(f"beta_start {start} and beta_end {end} must satisfy 0 < beta_start <= beta_end < 1.")
     if not 0 <= schedule.steps_offset < T:
@@ -142,6 +142,7 @@ def check_denoise(
     generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> None:
     """The arguments of `sampling.denoise`."""
+    check_model(model)
     check_choice("scheduler", scheduler, SCHEDULERS)
     check_guidance(guidance_scale)
     for t in timesteps:

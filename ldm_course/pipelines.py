@@ -81,7 +81,7 @@ def txt2img(
         model: from `ldm_course.load()`.
         prompt: a text, or a list of b texts.
         negative_prompt: what to steer away from, one text for all or one each; None is the empty text.
-        num_inference_steps: 1 ... 1000; more is slower and finer.
+        num_inference_steps: 1 ... 999 (1000 with a spacing other than "leading"); more is slower and finer.
         guidance_scale: how much the text is exaggerated; 1 follows it plainly and takes half the time.
         seed: picture i is drawn from seed + i, so a batch equals its singles. None takes a random one.
         generator: a torch.Generator in place of the seed, drawn from in diffusers' order; or a list, one each.

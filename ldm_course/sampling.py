@@ -27,7 +27,7 @@ class State:
 
     t: the timestep; -1 when all steps are done.
     x_t: the latent before the step at t, noise included, variance-preserving under every scheduler.
-    eps: the noise predicted in x_t, after guidance; at the end, that of the last step.
+    eps: the noise predicted in x_t, after guidance; at the end, that of the last step (0 if there was none).
     x0_hat: the guess at the finished latent; at the end it is the finished latent, and so is x_t.
     """
 
@@ -86,9 +86,9 @@ def denoise(
         progress: show a progress bar.
     Raises InputError, at once, if the arguments do not fit each other.
     """
-    steps, schedule = whole_timesteps(timesteps), model.schedule
+    steps = whole_timesteps(timesteps)
     check_denoise(model, x_T, context, steps, negative_context, guidance_scale, scheduler, generator)
-    guidance_scale = float(guidance_scale)  # a Fraction does not multiply with tensors
+    schedule, guidance_scale = model.schedule, float(guidance_scale)  # a Fraction does not multiply with tensors
 
     @torch.no_grad()  # while a step is computed; not while the caller looks at a State
     def states() -> Iterator[State]:

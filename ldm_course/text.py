@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldm_course.inputs import check_prompts
+from ldm_course.inputs import check_model, check_prompts
 
 if TYPE_CHECKING:
     from ldm_course.checkpoint import LatentDiffusion
@@ -25,8 +25,10 @@ def encode_prompt(model: LatentDiffusion, prompts: list[str]) -> Tensor:
     model cannot know, if it comes with the list of those it does (`model.known_words`).
 
     Raises:
-        InputError: if `prompts` is not a list of strings. The empty string is one: it is what guidance compares with.
+        InputError: if `model` is none, or `prompts` is not a list of strings. The empty string is one: it is what
+            guidance compares with.
     """
+    check_model(model)
     check_prompts(prompts)
     tokenizer = model.tokenizer
     room = tokenizer.model_max_length - 2  # besides the start and the end token

@@ -200,10 +200,12 @@ def test_clip_compares_within_a_group_only(tmp_path):
 def test_differences_of_two_groups_are_at_right_angles_or_not():
     same = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).bool()
     x, y, far = torch.tensor([[1.0, 0, 0], [0, 1, 0], [5, 6, 7]])
-    assert squared_cosines(torch.stack([x, -x, far + x, far - x]), same) == pytest.approx(1)
-    assert squared_cosines(torch.stack([x, -x, far + y, far - y]), same) == pytest.approx(0)
-    assert squared_cosines(torch.stack([x, -x, x + y, -x - y]), same) == pytest.approx(0.5)
-    assert squared_cosines(torch.stack([x, y]), torch.ones(2, 2).bool()) == 0, "one group has no other"
+    assert squared_cosines(torch.stack([x, -x, far + x, far - x]), same, ~same) == pytest.approx(1)
+    assert squared_cosines(torch.stack([x, -x, far + y, far - y]), same, ~same) == pytest.approx(0)
+    assert squared_cosines(torch.stack([x, -x, x + y, -x - y]), same, ~same) == pytest.approx(0.5)
+    assert squared_cosines(torch.stack([x, -x, far + x, far - x]), same, same & ~same) == 0, "of one attribute"
+    one = torch.ones(2, 2).bool()
+    assert squared_cosines(torch.stack([x, y]), one, ~one) == 0, "one group has no other"
 
 
 def test_interval_is_wilsons():

@@ -23,7 +23,7 @@ from ldm_course.training import data, loop
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WIDTH = 128
-PER_GROUP = 16  # pictures of a batch that differ in one attribute only; up to five groups, one for each attribute
+PER_GROUP = 16  # pictures of a batch that differ in one attribute only; the groups take the five attributes by turns
 ANGLE_WEIGHT = 10.0  # of the squared cosines between the differences that different attributes make; see Trainer
 MAX_SCALE = 10.0  # of the cosines before the softmax; see Trainer
 VOCABULARY_CAPTIONS = 20_000  # enough for every phrasing to occur
@@ -71,7 +71,7 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    """A CLIP of about 2 million parameters for 128 px pictures. `eos_token_id` says which token pools the text."""
+    """A CLIP of 1.4 million parameters for 128 px pictures. `eos_token_id` says which token pools the text."""
     tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "projection_dim": WIDTH}
     text = {
         "vocab_size": len(tokenizer),
@@ -133,18 +133,20 @@ class Trainer(nn.Module):
         to_picture = -(F.log_softmax(logits, dim=1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
         to_text = -(F.log_softmax(logits, dim=0) * fits / fits.sum(0, keepdim=True)).sum(0).mean()
         best = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
-        overlap = squared_cosines(text, same)
+        kind = groups % len(ATTRIBUTES)  # groups take the attributes by turns
+        overlap = squared_cosines(text, same, kind[:, None] != kind[None, :])
         loss = (to_picture + to_text) / 2 + ANGLE_WEIGHT * overlap
         return loss, {"right": best.detach(), "overlap": overlap.detach()}
 
 
-def squared_cosines(text: Tensor, same: Tensor) -> Tensor:
+def squared_cosines(text: Tensor, same: Tensor, other: Tensor) -> Tensor:
     """Mean squared cosine between how texts differ in one group and how they differ in another, from 0 to 1.
 
-    text: (b, d). same: whether two of them belong to one group, (b, b).
+    text: (b, d). same: whether two of them belong to one group, (b, b). other: whether they belong to groups that
+    differ in two attributes, (b, b).
     """
     apart = F.normalize(text - same.float() @ text / same.sum(1, keepdim=True), dim=1)
-    return (apart @ apart.T).square()[~same].sum() / (~same).sum().clamp(min=1)
+    return (apart @ apart.T).square()[other].sum() / other.sum().clamp(min=1)
 
 
 def true_of(said: list[dict[str, str]], shown: list[dict[str, str]]) -> Tensor:

@@ -148,6 +148,8 @@ def _train(
         progress = _resume(accelerator, ema, options.out)
         if accelerator.is_main_process:
             _write_options(options)
+            if progress.share(options) >= 1.0:
+                tqdm.write(f"{name}: all of its time is spent; to go on, ask for more minutes or steps in all.")
     elif accelerator.is_main_process:
         _start_afresh(options)
     assert progress.log is not None

@@ -1,6 +1,6 @@
 """Train the UNet: predict the noise in a latent of a known picture, given its caption.
 
-Latents and caption embeddings are computed once and kept in memory: a step is nothing but the UNet.
+Latents and caption embeddings are computed once and kept, on disk and in memory: a step is nothing but the UNet.
 """
 
 from __future__ import annotations

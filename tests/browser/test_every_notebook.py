@@ -37,7 +37,8 @@ def deaf(page: LabPage, move: Callable[[str, Locator], None], skip: tuple[str, .
 def test_run_all(page):
     assert not page.problems()
     assert not page.errors
-    assert all(page.picture(name) for name in page.widgets)
+    for name in page.widgets:
+        page.until(lambda name=name: page.picture(name), f"the widget of {name} has a picture")
 
 
 def test_each_control_by_mouse(page):
