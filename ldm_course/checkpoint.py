@@ -66,10 +66,12 @@ class LatentDiffusion:
 
     @property
     def device(self) -> torch.device:
+        """Where the UNet is; the other parts are there, too, or go there to work (`offload`)."""
         return self.unet.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights, torch.float32 unless another was asked for."""
         return self.unet.conv_in.weight.dtype
 
     @property

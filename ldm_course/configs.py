@@ -184,6 +184,7 @@ def _is_size(value: Any) -> bool:
 
 
 def unsupported(path: Path, key: str, value: Any, supported: str) -> InputError:
+    """The error for a setting that a checkpoint states and this course does not build."""
     shown = json.dumps(value)
     shown = shown if len(shown) < 80 else shown[:77] + "..."
     return InputError(f"In {path}, {key} is {shown}, which this course does not build ({supported}).")
@@ -290,6 +291,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """An object as an indented file, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -28,6 +28,7 @@ class Share:
     count: int
 
     def interval(self) -> tuple[float, float]:
+        """Wilson 1927: from, to."""
         z, n, p = 1.96, self.count, self.right / self.count
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
@@ -43,6 +44,7 @@ def test_scenes(count: int, seed: int, held_out: bool | None) -> list[Scene]:
 
 
 def all_right(answers: list[dict[str, str]], truth: list[dict[str, str]]) -> Share:
+    """How many of the judge's answers have every attribute right."""
     return Share(sum(answer == true for answer, true in zip(answers, truth)), len(truth))
 
 

@@ -371,7 +371,7 @@ class LabPage:
         file = io.BytesIO()
         Image.linear_gradient("L").rotate(90 * self._chosen).convert("RGB").save(file, "png")
         opened: list[FileChooser] = []
-        self.page.once("filechooser", opened.append)
+        self.page.once("filechooser", lambda chooser: opened.append(chooser))
         while not opened:  # a busy page may swallow a key or a click; a reader presses again
             press()
             try:
