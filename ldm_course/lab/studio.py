@@ -90,7 +90,11 @@ def studio(painter: Painter, prompt: str) -> ipywidgets.HBox:
         "seed": ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"}),
         "steps": ipywidgets.IntSlider(value=STEPS, min=1, max=50, description="steps", layout=layout),
         "scheduler": ipywidgets.ToggleButtons(  # JupyterLab takes a list's keys for commands of its own
-            options=sorted(SCHEDULERS), value="dpm++", description="scheduler", style={"button_width": "66px"}
+            options=sorted(SCHEDULERS),
+            value="dpm++",
+            description="scheduler",
+            style={"button_width": "76px"},
+            layout=layout,
         ),
         "guidance": ipywidgets.FloatSlider(
             value=GUIDANCE, min=0, max=15, step=0.5, description="guidance", layout=layout
