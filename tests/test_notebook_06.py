@@ -112,6 +112,7 @@ def test_change_is_measured_outside_only():
     assert lab.masks.change_outside(PICTURE, other, MASK) == 0
     other = Image.fromarray(np.asarray(PICTURE) ^ 1)
     assert lab.masks.change_outside(PICTURE, other, MASK) == pytest.approx(1.0)
+    assert lab.masks.change_inside(PICTURE, other, MASK) == pytest.approx(1.0)
     with pytest.raises(ldm.InputError, match="black everywhere"):
         lab.masks.change_inside(PICTURE, other, Image.new("L", (64, 64)))
     with one_sentence("whole picture"):
