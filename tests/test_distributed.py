@@ -16,13 +16,17 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 def launch(processes: int, out: Path, stop_at: int | None = None, resume: bool = False) -> int:
-    arguments = [str(SCRIPT), str(out), "-" if stop_at is None else str(stop_at), "resume" if resume else "afresh"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    arguments = [str(out), "-" if stop_at is None else str(stop_at), "resume" if resume else "afresh"]
+    done = on_processes(processes, str(SCRIPT), *arguments)
     if done.returncode and stop_at is None:
         pytest.fail(done.stderr[-3000:])
     return done.returncode
+
+
+def on_processes(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300, env=environment)
 
 
 def log(out: Path) -> list[dict[str, float]]:
@@ -68,3 +72,13 @@ def test_two_processes_broken_off_and_resumed_end_the_same(two, tmp_path):
     launch(2, tmp_path, resume=True)
     assert_close(weights(tmp_path), weights(two), rtol=0, atol=0)
     assert log(tmp_path)[-1]["mse"] == log(two)[-1]["mse"]
+
+
+def test_the_command_trains_on_two_processes(tmp_path):
+    """A stage asks which process it is before the loop starts; each must know of the other by then."""
+    settings = ["--steps", "2", "--pictures", "16", "--batch-size", "4"]
+    done = on_processes(2, "-m", "ldm_course.cli", "train", "vae", "--out", str(tmp_path), *settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = sorted(path.name for path in (tmp_path / "vae" / "checkpoints").glob("*/random_states_*"))
+    assert states == ["random_states_0.pkl", "random_states_1.pkl"], "both trained, on one checkpoint"
+    assert (tmp_path / "vae" / "weights.safetensors").exists()

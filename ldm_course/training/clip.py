@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -172,7 +171,7 @@ def train_clip(options: loop.Options, data_folder: Path) -> CLIPModel:
     """Train on the rendered scenes with random captions; the tokenizer is learnt first."""
     torch.manual_seed(options.seed)
     images = data.pictures(data_folder, "train", options.seed, options.pictures)
-    with PartialState().main_process_first():
+    with loop.processes().main_process_first():
         tokenizer = train_tokenizer(options.out / "tokenizer")
     alike = {name: alike_but_for(name, options.seed, options.pictures) for name in ATTRIBUTES}
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ldm_course.scenes import Scene, random_scene, training_scene
+from ldm_course.training import loop
 
 CHUNK = 250  # pictures per job of a rendering process
 
@@ -40,7 +40,7 @@ def pictures(folder: Path, name: str, seed: int, count: int, size: int = 128) ->
     first call, by all cores, in about 8 ms a picture and core, and appears only when it is complete.
     """
     path = folder / f"{name}-{seed}-{count}-{size}.npy"
-    with PartialState().main_process_first():  # of several that train together; the others find the file
+    with loop.processes().main_process_first():  # of several that train together; the others find the file
         if not path.exists():
             _render_all(path, name, seed, count, size)
     return np.load(path, mmap_mode="r")
@@ -73,7 +73,7 @@ def kept(folder: Path, name: str, model: nn.Module, compute: Callable[[], dict[s
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     path = folder / f"{name}-{digest.hexdigest()[:12]}.safetensors"
-    with PartialState().main_process_first():
+    with loop.processes().main_process_first():
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
             save_file({key: tensor.contiguous() for key, tensor in compute().items()}, unfinished)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -93,6 +93,11 @@ def batch_indices(options: Options, step: int, rank: int, world: int) -> np.ndar
     """Which pictures this process sees at this step: its share of the joint batch."""
     joint = np.random.default_rng((options.seed, step)).integers(0, options.pictures, options.batch_size)
     return joint[rank::world]
+
+
+def processes() -> PartialState:
+    """The processes that train together. On CPUs accelerate has to be told of them, or each believes it is alone."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def _noise_seed(*of: int) -> int:

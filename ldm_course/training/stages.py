@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -132,9 +131,9 @@ def _decoder(run: Path, options: loop.Options) -> None:
 
 def _once(write: Callable[[], None]) -> None:
     """One of the processes that train together writes, and the others wait for it."""
-    if PartialState().is_main_process:
+    if loop.processes().is_main_process:
         write()
-    PartialState().wait_for_everyone()
+    loop.processes().wait_for_everyone()
 
 
 def read_vae(run: Path) -> AutoencoderKL:
