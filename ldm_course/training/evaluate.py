@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel
 
 from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
-from ldm_course.images import to_tensor
+from ldm_course.images import to_pil, to_tensor
 from ldm_course.inputs import check_choice, check_guidance, check_seed
 from ldm_course.pipelines import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT, Scene, contact_sheet
@@ -104,7 +103,7 @@ def evaluate(
                 report.add({f"held out: {' and '.join(pair.values())}, all right": Share(hits, len(those))})
         distance = nearest(thumbnails(painted), training).median().item()
         report.add({f"{label}: distance to nearest training picture": round(distance, 4)})
-        sheet = contact_sheet([to_image(x) for x in painted[:100]], 10)
+        sheet = contact_sheet(to_pil(painted[:100]), 10)
         sheet.save(out / f"{label.replace(' ', '-')}.png")
         if full and not held_out:
             report.add(further.distances(judge, painted, seed))
@@ -174,7 +173,3 @@ def thumbnails_of_training(folder: Path, seed: int, count: int) -> Tensor:
 def nearest(x: Tensor, training: Tensor) -> Tensor:
     """Root mean square distance of each thumbnail to the nearest training picture; pixels in [0, 1]."""
     return torch.cdist(x, training).amin(dim=1) / math.sqrt(x.shape[1])
-
-
-def to_image(x: Tensor) -> Image.Image:
-    return Image.fromarray(((x + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

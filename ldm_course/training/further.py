@@ -199,7 +199,7 @@ def demos(model: LatentDiffusion, judge: Judge, count: int, seed: int, out: Path
         )
     found = _read(judge, after)
     runs = sum((f["animal"], f["action"]) == ("dog", "running") for f in found)
-    kept = sum(not _apart(a, b, mask) for a, b in zip(before, after))
+    kept = sum(not _changed_outside(a, b, mask) for a, b in zip(before, after))
     contact_sheet(before[:10] + after[:10], min(10, count)).save(out / "demo-inpaint.png")
 
     return {
@@ -214,7 +214,7 @@ def _read(judge: Judge, images: list[Image.Image]) -> list[dict[str, str]]:
     return read(judge, torch.cat([to_tensor(image) for image in images]))
 
 
-def _apart(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:
+def _changed_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:
     """Whether two pictures differ where the mask is black."""
     outside = to_tensor(mask.convert("RGB")) < 0
     return not torch.equal(to_tensor(one)[outside], to_tensor(other)[outside])

@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable
 from math import sqrt
 
-import torch
 from torch import Tensor
 
 from ldm_course import pipelines
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, Verdict, compare, draws, plugged
 from ldm_course.pipelines import img2img
 from ldm_course.sampling import denoise
 from ldm_course.scenes import Scene
@@ -108,7 +107,7 @@ def noisy_start(yours: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
         (lambda z, noise, a: noise, "It leaves the picture out: that is text-to-image."),
         (lambda z, noise, a: sqrt(a) * z, "It leaves the noise out, and the UNet would have none to find."),
     ]
-    z, noise = _random(2)
+    z, noise = draws(2)
     return compare(yours, noisy, [(z, noise, a) for a in (0.9, 0.5, 0.05)], mistakes)
 
 
@@ -145,7 +144,7 @@ def repaint(yours: Repaint, model: LatentDiffusion) -> Verdict:
             "That is the start; the loop has yet to run.",
         ),
     ]
-    z, noise = _random(2)
+    z, noise = draws(2)
     context, empty = encode_prompt(model, ["a dog with glasses", ""]).chunk(2)
     case = (z[:1].to(model.device), noise[:1].to(model.device), context, empty, model.schedule.timesteps(8)[4:])
     return compare(functools.partial(yours, model), right, [case], mistakes)
@@ -154,8 +153,3 @@ def repaint(yours: Repaint, model: LatentDiffusion) -> Verdict:
 def noisy(z: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
     """z with its share of noise at the level alpha_bar."""
     return sqrt(alpha_bar) * z + sqrt(1 - alpha_bar) * noise
-
-
-def _random(count: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(5)
-    return tuple(torch.randn(2, 4, 8, 8, generator=generator) for _ in range(count))

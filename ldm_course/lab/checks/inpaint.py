@@ -14,7 +14,7 @@ from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.images import latent_mask, to_tensor
 from ldm_course.lab import plots
 from ldm_course.lab.checks.img2img import noisy
-from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged
 from ldm_course.lab.painter import box_mask
 from ldm_course.pipelines import inpaint
 from ldm_course.sampling import AfterStep, denoise
@@ -84,7 +84,7 @@ def keep_outside(yours: Keep, model: LatentDiffusion) -> Verdict:
             "Outside it adds the picture to x instead of replacing x: x has the weight m.",
         ),
     ]
-    x, z, noise = _random(3)
+    x, z, noise = draws(3)
     m = (torch.arange(5) > 2).float().expand(2, 1, 3, 5).contiguous()
     cases = [(x, z, noise, m, a) for a in (0.05, 0.5, 1.0)]
     verdict = compare(yours, pipelines.keep_outside, cases, mistakes)
@@ -153,7 +153,7 @@ def hook(yours: Hook, model: LatentDiffusion) -> Verdict:
         ),
         (lambda _, z, noise, m: lambda x, t_prev: x, "It hands x back as it is: nothing is put back."),
     ]
-    x, z, noise = _random(3)
+    x, z, noise = draws(3)
     m = (torch.arange(5) > 2).float().expand(2, 1, 3, 5).contiguous()
     cases = [(x, z, noise, m, t_prev) for t_prev in (981, 1, -1)]
     verdict = compare(called(yours), called(leveled(at_its_own)), cases, [(called(h), hint) for h, hint in mistakes])
@@ -205,13 +205,8 @@ def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
             "It adds the old picture everywhere; its weight is 1 - mask.",
         ),
     ]
-    new, old, mask = (torch.sigmoid(2 * part) for part in _random(3))
+    new, old, mask = (torch.sigmoid(2 * part) for part in draws(3))
     return compare(yours, lambda new, old, mask: mask * new + (1 - mask) * old, [(new, old, mask)], mistakes)
-
-
-def _random(count: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(6)
-    return tuple(torch.randn(2, 4, 3, 5, generator=generator) for _ in range(count))
 
 
 def _picture_and_mask(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:

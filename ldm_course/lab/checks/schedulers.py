@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldm_course import schedulers
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, STEPS, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, STEPS, Verdict, compare, draws, plugged
 from ldm_course.pipelines import txt2img
 
 LEVELS = ((0.05, 0.1), (0.5, 0.6), (0.9, 0.98))  # alpha_bar_t and alpha_bar_prev of three steps
@@ -56,7 +56,7 @@ def more_noise(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdi
             "The two weights are swapped: near alpha_bar_s there is nearly nothing to add.",
         ),
     ]
-    return compare(yours, right, [(*_random(2), *levels[::-1]) for levels in LEVELS], mistakes)
+    return compare(yours, right, [(*draws(2), *levels[::-1]) for levels in LEVELS], mistakes)
 
 
 def ddpm_mean(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: LatentDiffusion) -> Verdict:
@@ -103,7 +103,7 @@ def ddpm_mean(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: La
             "That is DDIM's step. It keeps more of eps, because no fresh noise comes after it.",
         ),
     ]
-    verdict = compare(yours, right, [(*_random(2), *levels) for levels in LEVELS], mistakes)
+    verdict = compare(yours, right, [(*draws(2), *levels) for levels in LEVELS], mistakes)
     paint = functools.partial(_painted, model, "ddpm")
     return plugged(model, paint, ddpm_step=plugged_step) if verdict.status == RIGHT else verdict
 
@@ -162,7 +162,7 @@ def eta_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
             "(1 - alpha_bar_prev) / (1 - alpha_bar_t) is missing.",
         ),
     ]
-    cases = [(*_random(2), *levels, *_random(1, seed=5), eta) for levels in LEVELS for eta in (0.0, 0.5, 1.0)]
+    cases = [(*draws(2), *levels, *draws(1, seed=5), eta) for levels in LEVELS for eta in (0.0, 0.5, 1.0)]
     verdict = compare(yours, right, cases, mistakes)
     if verdict.status != RIGHT:
         return verdict
@@ -178,8 +178,3 @@ def _painted(model: LatentDiffusion, scheduler: str) -> Image.Image:
     picture = txt2img(model, "a dog with glasses", seed=0, num_inference_steps=STEPS, scheduler=scheduler)
     assert isinstance(picture, Image.Image)
     return picture
-
-
-def _random(count: int, seed: int = 3) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(2, 4, 3, 5, generator=generator) for _ in range(count))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldm_course import sampling, schedulers
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, Verdict, compare, draws, plugged
 
 
 def nearest_caption(yours: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -74,7 +74,7 @@ def timesteps(yours: Callable[[int], list[int]]) -> Verdict:
 
 def guided_eps(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDiffusion) -> Verdict:
     """Exercise 3: guidance as the paper writes it; first alone, then in the real pipeline."""
-    uncond, cond = _random(2)
+    uncond, cond = draws(2)
     mistakes = [
         (
             lambda u, c, s: (1 + s) * c - s * u,
@@ -105,7 +105,7 @@ def guided_eps(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDi
 
 def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: LatentDiffusion) -> Verdict:
     """Exercise 4: DDIM as one weighted sum of x_t and eps; first alone, then in the real pipeline."""
-    x_t, eps = _random(2)
+    x_t, eps = draws(2)
     mistakes = [
         (
             lambda x, e, now, prev: x - e,
@@ -135,8 +135,3 @@ def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: La
     cases = [(x_t, eps, *levels) for levels in ((0.05, 0.1), (0.5, 0.6), (0.9, 1.0))]
     verdict = compare(yours, schedulers.ddim_step, cases, mistakes)
     return plugged(model, ddim_step=yours) if verdict.status == RIGHT else verdict
-
-
-def _random(count: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(4)
-    return tuple(torch.randn(2, 4, 3, 5, generator=generator) for _ in range(count))

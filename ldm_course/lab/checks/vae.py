@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldm_course import vae
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged
 from ldm_course.pipelines import img2img
 from ldm_course.scenes import Scene
 
@@ -36,7 +36,7 @@ def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: Lat
         (lambda mean, std, noise: mean, "It leaves the noise out: that is a plain autoencoder's latent."),
         (lambda mean, std, noise: mean + std, "It leaves the noise out: every draw is one std off the mean."),
     ]
-    mean, std, noise = _random(3)
+    mean, std, noise = draws(3)
     cases = [(mean, std.abs(), noise), (noise, 0.1 + std**2, mean)]
     verdict = compare(yours, vae.reparameterize, cases, mistakes)
     if verdict.status == WRONG and _varies(yours, cases[0]):
@@ -92,7 +92,7 @@ def kl(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdict:
             "It sums everything up; return one value for each mean, the sum comes later.",
         ),
     ]
-    mean, std, _ = _random(3)
+    mean, std, _ = draws(3)
     cases = [(mean, 0.2 + std.abs(), prior_mean, prior_std) for prior_mean, prior_std in ((0.0, 1.0), (1.5, 0.4))]
     return compare(yours, _kl, cases, mistakes)
 
@@ -174,7 +174,7 @@ def scaling_factor(yours: Callable[[Tensor], float]) -> Verdict:
         ),
         (lambda z: 1 / z.abs().max(), "That brings the largest value to 1; the standard deviation is to be 1."),
     ]
-    z = 2 + torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None, None] * _random(1, (8, 4, 30, 40))[0]  # n or n - 1: the same
+    z = 2 + torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None, None] * draws(1, (8, 4, 30, 40))[0]  # n or n - 1: the same
     return compare(yours, lambda z: 1 / z.std(), [(z,), (0.1 * z - 5,)], mistakes)
 
 
@@ -186,8 +186,3 @@ def _kl(mean: Tensor, std: Tensor, prior_mean: float | Tensor, prior_std: float 
 def _varies(yours: Callable, case: tuple) -> bool:
     """Whether it draws numbers of its own."""
     return not torch.equal(torch.as_tensor(yours(*case)), torch.as_tensor(yours(*case)))
-
-
-def _random(count: int, shape: tuple[int, ...] = (2, 4, 3, 5)) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(shape, generator=generator) for _ in range(count))

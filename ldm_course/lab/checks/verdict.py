@@ -47,6 +47,12 @@ def _apart(one: Image.Image, other: Image.Image) -> Image.Image:
     return ImageChops.difference(one, other).point(lambda value: min(255, 4 * value))
 
 
+def draws(count: int, shape: tuple[int, ...] = (2, 4, 3, 5), seed: int = 3) -> tuple[Tensor, ...]:
+    """So many tensors of that shape from N(0, 1), the same at every call: what a learner's part is tried on."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(shape, generator=generator) for _ in range(count))
+
+
 def compare(
     yours: Callable, right: Callable, cases: Sequence[tuple], mistakes: Sequence[tuple[Callable, str]]
 ) -> Verdict:
