@@ -66,6 +66,13 @@ def test_a_run_broken_off_and_resumed_ends_with_the_same_weights(tmp_path):
     assert json.loads((tmp_path / "b" / "log.json").read_text())[-1]["step"] == 12
 
 
+def test_a_run_without_time_left_says_so(tmp_path, capsys):
+    whole = loop.train("whole", fresh_model(), regression(), options(tmp_path))
+    resumed = loop.train("whole", fresh_model(), regression(stop_at=0), options(tmp_path, resume=True))
+    assert "all of its time is spent" in capsys.readouterr().out
+    assert torch.equal(resumed.weight, whole.weight)
+
+
 def test_the_average_is_returned_not_the_last_weights(tmp_path):
     model = fresh_model()
     averaged = loop.train("ema", model, regression(), options(tmp_path, learning_rate=0.1))
@@ -233,6 +240,10 @@ def test_half_precision_by_fp16_needs_a_gpu(tmp_path, monkeypatch):
 def test_evaluate_says_what_a_foreign_model_lacks(tmp_path):
     with pytest.raises(InputError, match="judge"):
         evaluate.evaluate(tmp_path)
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "model.safetensors").touch()
+    with pytest.raises(InputError, match="training.json"):
+        evaluate.evaluate(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +347,8 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "FRESH", 100)
     found = evaluate.evaluate(pictures=2, out=tmp_path, train_pictures=20, num_inference_steps=2, full=True)
     assert found["dpm++, 2 steps, guidance 7.5: all right"].count == 2
-    assert found["dpm++, 20 steps, guidance 3: all right"].count == 2
+    for steps in (10, 20):
+        assert found[f"dpm++, {steps} steps, guidance 3: all right"].count == 2
     assert found["demo: and not a pixel above it changes"] == Share(2, 2)
     assert {"steps-and-guidance.png", "demo-inpaint.png", "seen.png"} <= {path.name for path in tmp_path.iterdir()}
     for name in ("painted to drawn", "drawn to drawn"):
@@ -353,7 +365,7 @@ def as_json(folder: Path) -> dict:
 def test_shares_of_all_and_of_none_can_be_plotted(tmp_path):
     """Rounding puts 1 a hair outside its own interval for some counts, which matplotlib refuses."""
     steps = {name: {str(n): Share(n, n) for n in range(1, 200)} for name in further.STYLES}
-    further.plots(steps, {"1": Share(0, 3), "2": Share(100, 100)}, tmp_path)
+    further.plots(steps, {"dpm++, 10 steps": {"1": Share(0, 3), "2": Share(100, 100)}}, tmp_path)
     assert (tmp_path / "steps-and-guidance.png").exists()
 
 

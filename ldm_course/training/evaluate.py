@@ -52,8 +52,8 @@ def evaluate(
             guidance scales, and the three demos; a tenth of `pictures` for each of these.
 
     Raises:
-        InputError: if the folder has no judge (only models trained by this course do), or an argument is out of its
-            range; an earlier table in `out` is then left as it is.
+        InputError: if the folder has no judge or no training.json (only models trained by this course have them), or
+            an argument is out of its range; an earlier table in `out` is then left as it is.
     """
     if pictures is None:
         pictures = 1000 if full else 200
@@ -63,8 +63,9 @@ def evaluate(
     check_guidance(guidance_scale)
     check_choice("scheduler", scheduler, tuple(SCHEDULERS))
     folder = bundled_path() if model_folder is None else Path(model_folder)
-    if not (folder / "judge" / "model.safetensors").exists():
-        raise InputError(f"{folder} has no judge/model.safetensors, which only models trained by this course have.")
+    for name in ("judge/model.safetensors", "training.json"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder} has no {name}, which only models trained by this course have.")
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, judge = load(folder, device=device), load_judge(folder)
@@ -117,7 +118,8 @@ def evaluate(
         for scheduler_name, shares in steps.items():
             report.add({f"{scheduler_name}, {n} steps, guidance 7.5: all right": s for n, s in shares.items()})
         guidance = further.over_guidance(model, judge, few, seed)
-        report.add({f"dpm++, 20 steps, guidance {scale}: all right": s for scale, s in guidance.items()})
+        for name, shares in guidance.items():
+            report.add({f"{name}, guidance {scale}: all right": share for scale, share in shares.items()})
         further.plots(steps, guidance, out)
     report.add({
         "settings": f"{num_inference_steps} steps of {scheduler}, guidance {guidance_scale}",

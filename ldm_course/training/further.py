@@ -27,6 +27,7 @@ DEMO_STEPS = 50
 DEMO_STRENGTH = 0.7  # of the image-to-image demo
 STYLES = {"ddpm": ("#999999", ":", "v"), "ddim": ("#0072b2", "-", "o"), "euler": ("#e69f00", "--", "x"),
           "dpm++": ("#d55e00", "-.", "s"), "dpm++ trailing": ("#009e73", "-", "^")}  # fmt: skip
+GUIDANCE_STEPS = {10: ("#cc79a7", ":", "D"), 20: STYLES["dpm++"]}  # of dpm++, over the guidance scales
 
 Table = dict[str, dict[str, Share]]
 
@@ -105,16 +106,19 @@ def over_steps(model: LatentDiffusion, judge: Judge, count: int, seed: int) -> T
     return table
 
 
-def over_guidance(model: LatentDiffusion, judge: Judge, count: int, seed: int) -> dict[str, Share]:
-    """The same over guidance scales, with 20 steps of DPM-Solver++."""
+def over_guidance(model: LatentDiffusion, judge: Judge, count: int, seed: int) -> Table:
+    """The same over guidance scales, with few and with enough steps of DPM-Solver++."""
     scenes = test_scenes(count, seed + 4, False)
     asked = [scene.attributes() for scene in scenes]
-    shares = {}
-    for scale in GUIDANCES:
-        settings = {"num_inference_steps": 20, "scheduler": "dpm++", "guidance_scale": scale}
-        painted = paint(model, scenes, seed, settings, f"guidance {scale:g}")
-        shares[f"{scale:g}"] = all_right(read(judge, painted), asked)
-    return shares
+    table: Table = {}
+    for steps in GUIDANCE_STEPS:
+        name = f"dpm++, {steps} steps"
+        table[name] = {}
+        for scale in GUIDANCES:
+            settings = {"num_inference_steps": steps, "scheduler": "dpm++", "guidance_scale": scale}
+            painted = paint(model, scenes, seed, settings, f"{name}, guidance {scale:g}")
+            table[name][f"{scale:g}"] = all_right(read(judge, painted), asked)
+    return table
 
 
 def curve(axes: Axes, shares: dict[str, Share], name: str, style: tuple[str, str, str]) -> None:
@@ -132,7 +136,7 @@ def curve(axes: Axes, shares: dict[str, Share], name: str, style: tuple[str, str
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plots(steps: Table, guidance: dict[str, Share], out: Path) -> None:
+def plots(steps: Table, guidance: Table, out: Path) -> None:
     """Both tables as curves, in out/steps-and-guidance.png."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -140,7 +144,8 @@ def plots(steps: Table, guidance: dict[str, Share], out: Path) -> None:
         curve(left, shares, scheduler, STYLES[scheduler])
     left.set(xlabel="steps", ylabel="all five attributes right")
     left.legend(frameon=False, loc="lower right")
-    curve(right, guidance, "dpm++, 20 steps", STYLES["dpm++"])
+    for (name, shares), style in zip(guidance.items(), GUIDANCE_STEPS.values()):
+        curve(right, shares, name, style)
     right.set(xlabel="guidance scale")
     right.legend(frameon=False, loc="lower right")
     figure.savefig(out / "steps-and-guidance.png", dpi=144)
