@@ -549,7 +549,7 @@ def train(
     """Train the models of the small world again.
 
     On a CPU or a GPU. `all` is CLIP, VAE, judge, UNet, and the VAE's decoder once more, one after the other: three
-    hours on two CPU cores by the recipes; what ships had almost four times as much. A run can be stopped at any
+    hours on two CPU cores by the recipes; what ships had more than four times as much. A run can be stopped at any
     moment, and --resume takes it up again.
 
     \b

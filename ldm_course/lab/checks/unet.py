@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ldm_course import unet
 from ldm_course.blocks import ResnetBlock
 from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, WRONG, Verdict, compare, plugged
+from ldm_course.lab.checks.verdict import RIGHT, WRONG, Verdict, compare, draws, plugged
 
 # ---- exercise 1 ------------------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def resnet_block(yours: type[nn.Module], model: LatentDiffusion) -> Verdict:
         return run(type("Mistake", (ResnetBlock,), {"forward": forward}))
 
     right = run(ResnetBlock)
-    same, wider = ((c, 8, _random(2, c, 5, 5), _random(2, 16, seed=1)) for c in (8, 6))
+    same, wider = ((c, 8, *draws(1, (2, c, 5, 5)), *draws(1, (2, 16))) for c in (8, 6))
     verdict = compare(run(yours), right, [same], [(with_forward(wrong), hint) for wrong, hint in BLOCK_MISTAKES])
     if verdict.status != RIGHT:
         return verdict
@@ -225,7 +225,7 @@ def attention_map(yours: Callable[[Tensor, Tensor, Projection, Projection, int],
     def heads_share(heads: int) -> float:
         return heads / 12
 
-    cases = [(_random(2, 6, 12), _random(2, 4, 10, seed=1), heads) for heads in (3, 2)]
+    cases = [(*draws(1, (2, 6, 12)), *draws(1, (2, 4, 10)), heads) for heads in (3, 2)]
     return compare(lambda x, context, heads: yours(x, context, to_q, to_k, heads), right, cases, mistakes)
 
 
@@ -287,7 +287,3 @@ def _skips(channels: Sequence[int], layers: int) -> list[int]:
     for level, width in enumerate(channels):
         skips += [width] * (layers + (level < len(channels) - 1))
     return skips
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
