@@ -33,6 +33,7 @@ from ldm_course.configs import (
 )
 from ldm_course.errors import InputError, brief, is_memory_error, memory_error_in_a_sentence
 from ldm_course.schedulers import NoiseSchedule
+from ldm_course.startup import without_collecting
 from ldm_course.text import encode_prompt
 from ldm_course.unet import UNet, UNetConfig
 from ldm_course.vae import AutoencoderKL, VAEConfig
@@ -405,7 +406,8 @@ def _today(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _read_tokenizer(folder: Path) -> CLIPTokenizer:
-    from transformers import CLIPTokenizer
+    with without_collecting():
+        from transformers import CLIPTokenizer
 
     has = {path.name for path in folder.iterdir()}
     if not {"vocab.json", "merges.txt"} <= has and "tokenizer.json" not in has:  # it would be made up, with 3 tokens
@@ -420,7 +422,8 @@ def _read_tokenizer(folder: Path) -> CLIPTokenizer:
 
 def _read_text_encoder(folder: Path, half: bool) -> CLIPTextModel:
     """transformers' module, filled by us: its own way only warns of a missing tensor, and draws one at random."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+    with without_collecting():
+        from transformers import CLIPTextConfig, CLIPTextModel
 
     path = folder / "config.json"
     stated = read_json(path)

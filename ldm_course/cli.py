@@ -7,6 +7,8 @@ itself are not caught.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import io
 import json
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ldm_course.errors import InputError, is_memory_error, one_line
+from ldm_course.startup import without_collecting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,6 +58,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command (`arguments`, or the process's own) and exit with its code."""
+    atexit.register(gc.freeze)  # or, before it exits, Python looks through all of torch for garbage: half a second
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     with warnings.catch_warnings():
@@ -301,7 +305,8 @@ def _paint(task: str, options: dict[str, Any]) -> None:
         options["seed"] = random.randrange(2**31)
 
     with _stoppable("stopped; nothing was written"):
-        import torch
+        with without_collecting():
+            import torch
 
         import ldm_course
 

@@ -1,5 +1,8 @@
 """The project's own files agree: versions, dependencies, addresses, and what the wheel holds."""
 
+import ast
+import gc
+import importlib
 import json
 import os
 import re
@@ -157,11 +160,72 @@ def test_readme_names_only_extras_that_exist():
 
 def test_the_core_imports_no_yardstick_and_no_lab():
     code = (
-        "import sys, ldm_course\n"
+        "import sys\n"
+        "from ldm_course import *\n"
+        "assert 'torch' in sys.modules\n"
         "print([m for m in ('diffusers', 'accelerate', 'matplotlib', 'ipywidgets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- importing ---
+
+
+def test_public_names_are_what_type_checkers_read_of_them():
+    source = ast.parse((ROOT / "ldm_course" / "__init__.py").read_text())
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    told = {
+        alias.name: importlib.import_module(node.module or "")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted(told) == sorted(ldm_course.__all__)
+    for name, module in told.items():
+        assert getattr(ldm_course, name) is getattr(module, name)
+    assert set(ldm_course.__all__) <= set(dir(ldm_course))
+
+
+def test_a_name_that_is_not_there():
+    assert not hasattr(ldm_course, "no_such_thing")
+    with pytest.raises(AttributeError, match="'ldm_course' has no attribute 'no_such_thing'"):
+        ldm_course.no_such_thing  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("module", "blocks groupnorm images pipelines sampling schedulers unet vae".split())
+def test_modules_are_at_hand_without_an_import_of_their_own(module):
+    code = f"import ldm_course as ldm; print(ldm.{module}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"ldm_course.{module}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["txt2img", "--help"], ["--version"], ["no-such-command"],
+                                       ["scene", "--seed", "1", "-o", "scene.png"]])  # fmt: skip
+def test_a_command_that_needs_no_model_does_not_wait_for_torch(arguments, tmp_path):
+    code = (
+        "import sys\n"
+        "from ldm_course.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == (2 if arguments == ["no-such-command"] else 0) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(was_on):
+    if not was_on:
+        gc.disable()
+    try:
+        ldm_course.load()
+        with pytest.raises(ldm_course.InputError):
+            ldm_course.load("/no/such/folder")
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()
 
 
 # --- conda, repo2docker, Binder ---
