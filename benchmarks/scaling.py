@@ -22,6 +22,7 @@ import ldm_course as ldm
 STEPS = (1, 5, 10, 20, 50)
 PICTURES = (1, 2, 4, 8, 16)
 SIDES = (64, 128, 192, 256, 384, 512)  # pixels
+CALL_SIDES = (*SIDES, 768, 1024)  # for one UNet call: large enough to see the quadratic part
 PROMPT, COLOUR = "a dog with glasses", "#0072b2"
 
 
@@ -29,7 +30,7 @@ PROMPT, COLOUR = "a dog with glasses", "#0072b2"
 def measure(rounds: int) -> tuple[list[float], list[float], list[float], list[float]]:
     """Seconds over steps, over pictures, over size; and of one UNet call over size."""
     model = ldm.load()
-    bar = tqdm(total=len(STEPS) + len(PICTURES) + 2 * len(SIDES), desc="measuring")
+    bar = tqdm(total=len(STEPS) + len(PICTURES) + len(SIDES) + len(CALL_SIDES), desc="measuring")
 
     def seconds(prompts: str | list[str], steps: int, side: int) -> float:
         options = {"num_inference_steps": steps, "height": side, "width": side, "seed": 0}
@@ -41,7 +42,7 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float], list[fl
     over_sides = [seconds(PROMPT, 10, side) for side in SIDES]
     calls, t = [], torch.tensor([500])
     text = model.unet.read(ldm.encode_prompt(model, ["", PROMPT]))
-    for side in SIDES:
+    for side in CALL_SIDES:
         x = torch.randn(1, 4, side // 8, side // 8)
         calls.append(median(lambda x=x: model.unet(x, t, text), 3 * rounds))
         bar.update()
@@ -70,13 +71,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/scaling.png"))
     options = parser.parse_args()
     over_steps, over_pictures, over_sides, calls = measure(options.rounds)
-    n = (np.array(SIDES) / 8) ** 2
+    n = (np.array(CALL_SIDES) / 8) ** 2
     steps = fit(np.array(STEPS), over_steps, (0, 1))
     pictures = fit(np.array(PICTURES), over_pictures, (0, 1))
     unet = fit(n, calls, (0, 1, 2))
     for title, xs, seconds in (
         ("steps", STEPS, over_steps), ("pictures, 10 steps", PICTURES, over_pictures),
-        ("pixels a side, 10 steps", SIDES, over_sides), ("pixels a side, one UNet call", SIDES, calls),
+        ("pixels a side, 10 steps", SIDES, over_sides), ("pixels a side, one UNet call", CALL_SIDES, calls),
     ):  # fmt: skip
         print(f"{title}: " + ", ".join(f"{x}: {1000 * s:.0f} ms" for x, s in zip(xs, seconds)))
     print(f"steps: {1000 * steps[0]:.0f} ms + {1000 * steps[1]:.1f} ms a step")
@@ -85,7 +86,7 @@ def main() -> None:
     print(
         f"UNet call: {1000 * unet[0]:.1f} ms + {1e6 * unet[1]:.1f} us n + {1e9 * unet[2]:.2f} ns n^2; quadratic share"
     )
-    print("  " + ", ".join(f"{side} px: {part:.0%}" for side, part in zip(SIDES, share)))
+    print("  " + ", ".join(f"{side} px: {part:.0%}" for side, part in zip(CALL_SIDES, share)))
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -96,13 +97,14 @@ def main() -> None:
         axes.plot(xs, seconds, "o", color=COLOUR)
         axes.plot(xs, line[0] + line[1] * xs, color=COLOUR, lw=1)
         axes.set(xlabel=label, ylabel="seconds", ylim=(0, None))
-    right.loglog(SIDES, calls, "o", color=COLOUR, label="one UNet call")
+    right.loglog(CALL_SIDES, calls, "o", color=COLOUR, label="one UNet call")
     fine = np.geomspace(n[0], n[-1], 100)
     side = 8 * np.sqrt(fine)
     right.loglog(side, unet[0] + unet[1] * fine + unet[2] * fine**2, color=COLOUR, lw=1, label="fit")
     right.loglog(side, unet[2] * fine**2, color="#d55e00", ls="--", lw=1, label="its quadratic part")
     right.set(xlabel="pixels a side", ylabel="seconds", ylim=(calls[0] / 30, None))
-    right.set_xticks(SIDES, [str(s) for s in SIDES])
+    ticks = [side for side in CALL_SIDES if side.bit_count() == 1]  # powers of two
+    right.set_xticks(ticks, [str(side) for side in ticks])
     right.minorticks_off()
     right.legend(frameon=False)
     for axes in (left, middle, right):
