@@ -58,14 +58,17 @@ _MODULES: dict[str, tuple[str, ...]] = {  # and what each gives to the list abov
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A module or what is public in it, imported when asked for: `ldm-course --help` need not wait for torch."""
-    for module, names in _MODULES.items():
-        if name == module or name in names:
-            with without_collecting():
-                found = import_module(f"{__name__}.{module}")
-            return found if name == module else getattr(found, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers are to find a mistyped name
+
+    def __getattr__(name: str) -> Any:
+        """A module or what is public in it, imported when asked for: `ldm-course --help` need not wait for torch."""
+        for module, names in _MODULES.items():
+            if name == module or name in names:
+                with without_collecting():
+                    found = import_module(f"{__name__}.{module}")
+                globals()[name] = found if name == module else getattr(found, name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

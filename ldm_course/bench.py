@@ -66,18 +66,22 @@ def bench(
 
     Args:
         model_folder: in diffusers' format; None is the model that ships with the package.
+        num_inference_steps: of every picture; image-to-image takes a share of them.
         rounds: how often each contestant paints, after once to warm up.
         threads: of torch; None leaves them as they are.
 
     Raises:
         InputError: if a number is below 1, the folder holds no model, or there is no compiler for the fast mode.
     """
-    if min(num_inference_steps, rounds, threads or 1) < 1:
-        raise InputError("The numbers of steps, rounds and threads must be 1 or more.")
+    if min(rounds, 1 if threads is None else threads) < 1:
+        raise InputError("The numbers of rounds and threads must be 1 or more.")
+    if int(num_inference_steps * STRENGTH) < 1:
+        raise InputError("The number of steps must be 2 or more, or image-to-image would have none.")
     if threads is not None:
         torch.set_num_threads(threads)
     folder = bundled_path() if model_folder is None else model_folder
     models = {OURS: load(folder), FAST: load(folder, dtype=torch.bfloat16, compile=True)}
+    models[OURS].schedule.timesteps(num_inference_steps)  # raises if it has not so many
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for task, pictures in tqdm(CASES, desc="comparing"):

@@ -32,6 +32,7 @@ from ldm_course.configs import (
     write_json,
 )
 from ldm_course.errors import InputError, brief, is_memory_error, memory_error_in_a_sentence
+from ldm_course.inputs import check_model
 from ldm_course.schedulers import NoiseSchedule
 from ldm_course.startup import without_collecting
 from ldm_course.text import encode_prompt
@@ -126,6 +127,7 @@ def load(
     Raises:
         InputError: if there is no such model, if its files are broken, or if it needs what this course does not
             build.
+        MemoryError: if it does not fit.
     """
     device, dtype = _checked_device(device), _checked_dtype(dtype)
     if compile and device.type == "cpu":
@@ -139,23 +141,22 @@ def load(
     check_sizes(folder, vae_config, unet_config)
     schedule = read_schedule(folder / "scheduler")
     tokenizer = _read_tokenizer(folder / "tokenizer")
-    text_encoder = _read_text_encoder(folder / "text_encoder", half)
-    _check_text(folder, tokenizer, text_encoder, unet_config)
-
-    with torch.device("meta"):  # shapes only, so that no weight is drawn at random only to be replaced
-        vae, unet = AutoencoderKL(vae_config), UNet(unet_config)
-    tensors, source_file = read_weights(folder / "vae", half)
-    _fill(vae, dict(_today(name, tensor) for name, tensor in tensors.items()), source_file)
-    _fill(unet, *read_weights(folder / "unet", half))
-
-    modules: tuple[nn.Module, ...] = (vae, unet, text_encoder)
-    for module in modules:
-        waits = offload and module is not unet
-        module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
-    if compile:
-        _compile(unet, device)
-    model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
     with memory_error_in_a_sentence():
+        text_encoder = _read_text_encoder(folder / "text_encoder", half)
+        _check_text(folder, tokenizer, text_encoder, unet_config)
+        with torch.device("meta"):  # shapes only, so that no weight is drawn at random only to be replaced
+            vae, unet = AutoencoderKL(vae_config), UNet(unet_config)
+        tensors, source_file = read_weights(folder / "vae", half)
+        _fill(vae, dict(_today(name, tensor) for name, tensor in tensors.items()), source_file)
+        _fill(unet, *read_weights(folder / "unet", half))
+
+        modules: tuple[nn.Module, ...] = (vae, unet, text_encoder)
+        for module in modules:
+            waits = offload and module is not unet
+            module.to(device="cpu" if waits else device, dtype=dtype).eval().requires_grad_(False)
+        if compile:
+            _compile(unet, device)
+        model = LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
         try:
             encode_prompt(model, [""])
         except Exception as error:  # of many kinds: transformers builds what its configs say, and fails when it runs
@@ -493,8 +494,9 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.
         dtype: of the weights: torch.float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the folder cannot be there, or a weight is not finite in that dtype.
+        InputError: if `model` is none, the folder cannot be there, or a weight is not finite in that dtype.
     """
+    check_model(model)
     folder = Path(os.path.realpath(os.path.expanduser(folder)))
     if dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise InputError(f"Weights are saved as torch.float16, bfloat16 or float32, not as {dtype!r}.")

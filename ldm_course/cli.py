@@ -31,6 +31,7 @@ from ldm_course.startup import without_collecting
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -58,7 +59,8 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command (`arguments`, or the process's own) and exit with its code."""
-    atexit.register(gc.freeze)  # or, before it exits, Python looks through all of torch for garbage: half a second
+    if arguments is None:  # the process is ours: before it exits, Python need not look through torch for garbage
+        atexit.register(gc.freeze)  # which takes it half a second
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     with warnings.catch_warnings():
@@ -496,13 +498,13 @@ def _output(output: str | None, suffixes: tuple[str, ...] = SUFFIXES) -> Path | 
     return file
 
 
-def _write(picture: Image.Image, file: Path | None, prompt: str = "", **settings: Any) -> Path:
+def _write(picture: Image.Image, file: Path | None, prompt: str = "", pnginfo: PngInfo | None = None) -> Path:
     """Save a picture whole or not at all. Without a file it gets a new name, made of the prompt."""
     from PIL import Image
 
     folder, suffix = (Path.cwd(), ".png") if file is None else (file.parent, file.suffix.lower())
     buffer = io.BytesIO()
-    picture.save(buffer, Image.registered_extensions()[suffix], quality=95, **settings)
+    picture.save(buffer, Image.registered_extensions()[suffix], quality=95, pnginfo=pnginfo)
     unfinished = folder / f".ldm-course-{os.getpid()}.tmp"
     try:
         unfinished.write_bytes(buffer.getvalue())

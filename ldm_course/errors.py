@@ -11,8 +11,9 @@ from contextlib import contextmanager
 class InputError(ValueError):
     """What was asked for is wrong or impossible; the message says so in one sentence and names the way out.
 
-    Raised before any work is done. The command line prints the message alone, without a stack trace. Whatever it
-    quotes from a file or a caller, it stays one line of ordinary length, without a terminal's control characters.
+    Raised before any work is done, except for numbers that came out as NaN or infinite. The command line prints the
+    message alone, without a stack trace. Whatever it quotes from a file or a caller, it stays one line of ordinary
+    length, without a terminal's control characters.
     """
 
     def __init__(self, sentence: str) -> None:

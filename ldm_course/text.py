@@ -36,11 +36,11 @@ def encode_prompt(model: LatentDiffusion, prompts: list[str]) -> Tensor:
         ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
         if len(ids) > room:
             cut = str(tokenizer.decode(ids[room : room + 100])).strip()
-            warnings.warn(f"The prompt is longer than {room + 2} tokens; this was cut: {cut!r}.", stacklevel=2)
+            warnings.warn(f"The prompt is longer than {room + 2} tokens; this was cut: {cut!r}.", stacklevel=3)
     unknown = unknown_words(prompts, model.known_words)
     if unknown:
         named = ", ".join(map(repr, unknown[:20])) + (", ..." if unknown[20:] else "")
-        warnings.warn(f"The model was never shown these words, and can only guess: {named}.", stacklevel=2)
+        warnings.warn(f"The model was never shown these words, and can only guess: {named}.", stacklevel=3)
 
     tokens = tokenizer(
         prompts, max_length=tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"

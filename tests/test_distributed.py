@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+
+from ldm_course.training import loop
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -30,7 +31,7 @@ def on_processes(count: int, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def log(out: Path) -> list[dict[str, float]]:
-    return json.loads((out / "log.json").read_text())
+    return loop.read_progress(loop.checkpoints(out)[0]).log or []
 
 
 def weights(out: Path, rank: int = 0) -> dict[str, torch.Tensor]:

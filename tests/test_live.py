@@ -10,6 +10,7 @@ import pytest
 from helpers import one_sentence
 from PIL import Image
 
+from ldm_course.errors import InputError
 from ldm_course.lab.live import Newest, follow
 from ldm_course.lab.painter import MaskPainter, box_mask
 
@@ -26,7 +27,7 @@ def counting(log: list, steps: int = 5):
 def test_a_newer_value_cancels_older_work():
     async def drag() -> tuple[Newest, list]:
         log: list = []
-        newest = Newest(counting(log))
+        newest = Newest(counting(log), ipywidgets.Label())
         newest.request(1)
         await asyncio.sleep(0.004)  # the first value has begun
         newest.request(2)
@@ -42,9 +43,27 @@ def test_a_newer_value_cancels_older_work():
 
 def test_without_an_event_loop_the_work_is_done_at_once():
     log: list = []
-    newest = Newest(counting(log, 2))
+    newest = Newest(counting(log, 2), ipywidgets.Label())
     newest.request("a")
     assert log == [("a", 0), ("a", 1)] and newest.done == 1
+
+
+def refusing(value):
+    yield
+    raise InputError(f"{value} cannot be painted.")
+
+
+def test_why_nothing_came_is_said_with_and_without_an_event_loop():
+    async def once() -> ipywidgets.Label:
+        newest = Newest(refusing, ipywidgets.Label())
+        newest.request("this")
+        await asyncio.sleep(0.05)
+        return newest.note
+
+    assert asyncio.run(once()).value == "this cannot be painted."
+    newest = Newest(refusing, ipywidgets.Label())
+    newest.request("that")
+    assert newest.note.value == "that cannot be painted."
 
 
 def test_controls_are_followed():
@@ -55,7 +74,7 @@ def test_controls_are_followed():
         log.append(values)
         yield
 
-    follow({"strength": slider, "prompt": box}, work)
+    follow({"strength": slider, "prompt": box}, work, ipywidgets.Label())
     slider.value = 0.7
     box.value = "a cat"
     assert log == [

@@ -238,6 +238,9 @@ WRONG = {
         ("return mean + std * torch.randn_like(std)", "draw none of its own"),
         ("return (mean + std * noise).detach()", "no gradient"),
         ("mean += std * noise\n    return mean", "in place"),
+        ("return mean + sdt * noise", "NameError"),
+        ("return 'mean'", "no numbers"),
+        ("return (mean + std * noise).tolist()", "no gradient"),
     ],
     "kl": [
         (f"{FRACTION}return torch.log(prior_std / std) + fraction", "1/2 too high"),

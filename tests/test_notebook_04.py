@@ -277,6 +277,12 @@ def test_newer_settings_give_up_the_older_picture(model):
     assert newest.done == 1 and newest.cancelled >= 1
 
 
+def test_what_is_to_be_said_of_a_prompt_is_said_also_after_its_picture():
+    painter = lab.studio.Painter(ldm.load())
+    painter.picture("a zebra", 0, 1, "ddim", 1.0)
+    assert "zebra" in painter.remark("a zebra")
+
+
 def test_every_suggestion_is_in_the_model_s_words():
     painter = lab.studio.Painter(ldm.load())
     assert [painter.remark(prompt) for prompt in lab.studio.SUGGESTIONS] == [""] * len(lab.studio.SUGGESTIONS)

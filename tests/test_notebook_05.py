@@ -106,7 +106,7 @@ def test_the_repainter_paints_the_pipeline_s_picture(model):
 
 def test_the_slider_moves_the_picture(model):
     box = lab.strength.studio(lab.strength.Repainter(model, PICTURE, 4), "a dog")
-    strength, prompt, seed, image = box.children
+    strength, prompt, seed, image, _ = box.children
     seen = {image.value}
     for control, value in ((strength, 1.0), (strength, 0.25), (seed, 5), (prompt, "a cat")):
         control.value = value
@@ -117,7 +117,7 @@ def test_the_slider_moves_the_picture(model):
 def test_while_it_is_dragged_the_picture_follows(model):
     async def drag() -> tuple[list[bytes], ipywidgets.VBox]:
         box = lab.strength.studio(lab.strength.Repainter(model, PICTURE, 50), "a dog")
-        strength, *_, image = box.children
+        strength, *_, image, _ = box.children
         seen = []
         for i in range(1, 7):
             strength.value = i / 10
@@ -185,7 +185,7 @@ def test_a_picture_can_be_chosen(version):
 
 def test_what_is_drawn_is_repainted(model):
     easel = lab.strength.Easel(model, "a dog")
-    image = easel.studio.children[-1]
+    image = easel.studio.children[-2]
     seen = [image.value]
     lower, left = lab.box_mask((64, 64), 0, 0.5, 1, 1), lab.box_mask((64, 64), 0, 0, 0.5, 1)
     easel.colour.value = "#ff0000"
@@ -208,11 +208,11 @@ def test_a_chosen_file_is_drawn_on(model):
     assert easel.drawing.size == (64, 64) and easel.drawing.getpixel((9, 9)) == (0, 128, 0)
     file = io.BytesIO()
     Image.new("RGB", (100, 200), "red").save(file, format="png")
-    before = easel.studio.children[-1].value
+    before = easel.studio.children[-2].value
     easel.upload = Chosen({"a.png": {"content": file.getvalue()}})
     easel._chosen(None)
     assert easel.drawing.getpixel((9, 9)) == (255, 0, 0) and easel.note.value == ""
-    assert easel.studio.children[-1].value != before
+    assert easel.studio.children[-2].value != before
     easel.upload = Chosen({"a.txt": {"content": b"words"}})
     easel._chosen(None)
     assert "not a picture" in easel.note.value and easel.drawing.getpixel((9, 9)) == (255, 0, 0)

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import ldm_course
+from ldm_course.startup import without_collecting
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -216,16 +217,33 @@ def test_a_command_that_needs_no_model_does_not_wait_for_torch(arguments, tmp_pa
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(was_on):
+def test_the_garbage_collector_rests_and_is_left_as_it_was(was_on):
     if not was_on:
         gc.disable()
     try:
-        ldm_course.load()
-        with pytest.raises(ldm_course.InputError):
-            ldm_course.load("/no/such/folder")
+        with pytest.raises(ImportError), without_collecting():
+            assert not gc.isenabled()
+            raise ImportError
         assert gc.isenabled() == was_on
     finally:
         gc.enable()
+
+
+def test_torch_and_transformers_are_imported_without_collecting():
+    code = (
+        "import gc, ldm_course\n"
+        "started = []\n"
+        "gc.callbacks.append(lambda phase, _: started.append(phase))\n"
+        "ldm_course.unet\n"
+        "print(len(started))\n"
+        "from ldm_course.checkpoint import _read_tokenizer\n"
+        "started.clear()\n"
+        "_read_tokenizer(ldm_course.bundled_path() / 'tokenizer')\n"
+        "print(len(started))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = [int(line) for line in done.stdout.split()]
+    assert max(counts) < 100, f"{counts} collections; torch alone takes over 700 with the collector on"
 
 
 # --- conda, repo2docker, Binder ---

@@ -63,7 +63,7 @@ def test_a_run_broken_off_and_resumed_ends_with_the_same_weights(tmp_path):
     resumed = loop.train("rest", fresh_model(), regression(), options(tmp_path / "b", resume=True))
     for a, b in zip(whole.parameters(), resumed.parameters()):
         assert torch.equal(a, b)
-    assert json.loads((tmp_path / "b" / "log.json").read_text())[-1]["step"] == 12
+    assert loop.summary(tmp_path / "b")["step"] == 12
 
 
 def test_a_run_without_time_left_says_so(tmp_path, capsys):
@@ -93,10 +93,10 @@ def test_an_unfinished_checkpoint_is_ignored(tmp_path):
 
 def test_an_earlier_run_is_never_overwritten(tmp_path):
     loop.train("first", fresh_model(), regression(), options(tmp_path))
-    before = (tmp_path / "log.json").read_bytes()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="--resume"):
         loop.train("second", fresh_model(), regression(), options(tmp_path))
-    assert (tmp_path / "log.json").read_bytes() == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_processes_share_the_joint_batch():
@@ -251,6 +251,7 @@ def test_evaluate_says_what_a_foreign_model_lacks(tmp_path):
     [
         ({"pictures": 1, "full": True}, "2 or more"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**62}, "at most 1,000,000,000"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"scheduler": "karras"}, "karras"),
         ({"num_inference_steps": 1001}, "from 1 to 1000"),
@@ -320,6 +321,33 @@ def test_all_stages_end_in_a_model_that_paints(tmp_path, monkeypatch):
     stages.train_stage("unet", tmp_path, steps=3, resume=True, **small)
     assert before == {path: path.stat().st_mtime_ns for path in encoded}, "encoded once"
     assert json.loads((folder / "training.json").read_text())["unet"]["step"] == 3
+
+    stages.train_stage("decoder", tmp_path, steps=3, resume=True, **small)
+    stages.train_stage("vae", tmp_path, steps=3, resume=True, **small)
+    before_refusal = (tmp_path / "vae" / "weights.safetensors").read_bytes()
+    with pytest.raises(InputError, match="another encoder"):  # its latents are not those that the decoder learnt
+        stages.train_stage("decoder", tmp_path, steps=4, resume=True, **small)
+    assert (tmp_path / "vae" / "weights.safetensors").read_bytes() == before_refusal
+
+    (tmp_path / "judge" / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match="train the judge anew"):
+        stages.read_judge(tmp_path)
+    (tmp_path / "judge" / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match="train judge"):  # before an hour of training, not after it
+        stages.train_stage("unet", tmp_path, steps=4, resume=True, **small)
+
+
+def test_a_folder_with_a_run_is_refused_before_pictures_are_drawn(tmp_path):
+    (tmp_path / "vae" / "checkpoints" / "step-0000001").mkdir(parents=True)
+    with pytest.raises(InputError, match="--resume"):
+        stages.train_stage("vae", tmp_path, steps=1, pictures=16)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_refused(tmp_path, seed):
+    with pytest.raises(InputError, match="seed"):
+        stages.train_stage("vae", tmp_path, steps=1, seed=seed)
 
 
 # ---- the full evaluation ---------------------------------------------------------------------------------------

@@ -198,15 +198,12 @@ def studio(inpainter: Inpainter, painter: MaskPainter, prompt: str) -> ipywidget
     note = ipywidgets.Label()
 
     def work(_: Any) -> Generator[None, None, None]:
-        try:
-            for drawn in inpainter(text.value, painter.mask_image, seed.value):
-                if drawn is not None:
-                    note.value, image.value = "", plots.jpeg(drawn.resize((2 * drawn.width, 2 * drawn.height)))
-                yield
-        except InputError as error:  # nothing is masked, say
-            note.value = str(error)
+        for drawn in inpainter(text.value, painter.mask_image, seed.value):
+            if drawn is not None:
+                note.value, image.value = "", plots.jpeg(drawn.resize((2 * drawn.width, 2 * drawn.height)))
+            yield
 
-    newest = live.Newest(work)
+    newest = live.Newest(work, note)
     painter.observe(newest.request, names="mask")
     for control in (text, seed):
         control.observe(newest.request, names="value")

@@ -160,7 +160,8 @@ def trajectory(model: LatentDiffusion, states: Sequence[State]) -> list[Frame]:
 def decoded(model: LatentDiffusion, latent: Tensor) -> Image.Image:
     """What the decoder makes of the first of some scaled latents (b, c, h, w)."""
     z = latent[:1].to(model.device, model.dtype) / model.vae.config.scaling_factor
-    return to_pil(model.vae.decode(z))[0]
+    with model.at_work(model.vae):
+        return to_pil(model.vae.decode(z))[0]
 
 
 def strip(frame: Frame) -> Image.Image:

@@ -28,7 +28,7 @@ class Reader:
 
 
 class Prepared(Reader):
-    """A picture at the model's size, and its scaled latent z (1, c, h, w)."""
+    """A picture at the size at which it is worked on, and its scaled latent z (1, c, h, w)."""
 
     def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
         super().__init__(model)
@@ -36,7 +36,7 @@ class Prepared(Reader):
         size = worked_size(*image.size, model.native_size**2, model.vae.downscale)
         (self.image,) = resized([image], size)
         self.timesteps = model.schedule.timesteps(num_inference_steps)
-        with torch.no_grad():
+        with torch.no_grad(), model.at_work(model.vae):
             pixels = to_tensor(self.image).to(model.device, model.dtype)
             self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
 

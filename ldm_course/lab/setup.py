@@ -40,7 +40,7 @@ def load_model(name: str = SMALL) -> tuple[LatentDiffusion, Path]:
                 device, dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
                 model = load(name, device=device, dtype=dtype)
                 folder = Path(name).expanduser() if local else _in_cache(name)
-            except InputError as error:
+            except (InputError, MemoryError) as error:
                 print(f"{error} Going on with the small model.")
             else:
                 print(_described(name, model))
@@ -88,6 +88,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    theirs_shown = diffusers_logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
@@ -99,6 +100,7 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+        if theirs_shown:
             diffusers_logging.enable_progress_bar()
 
 

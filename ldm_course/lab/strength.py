@@ -94,7 +94,8 @@ def studio(repainter: Repainter, prompt: str) -> ipywidgets.VBox:
         "seed": ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"}),
     }  # fmt: skip
     image = ipywidgets.Image(format="jpeg", layout={"max_width": "100%", "width": "592px"})
-    box = ipywidgets.VBox([*controls.values(), image])
+    note = ipywidgets.Label()
+    box = ipywidgets.VBox([*controls.values(), image, note])
     box.repainter = repainter
 
     def work(values: dict[str, Any]) -> Generator[None, None, None]:
@@ -102,9 +103,10 @@ def studio(repainter: Repainter, prompt: str) -> ipywidgets.VBox:
         for drawn in painter(**values):
             if drawn is not None:
                 image.value = plots.jpeg(plots.grid([[painter.image, *drawn.values()]], ["picture", *drawn]))
+                note.value = ""
             yield
 
-    box.newest = live.follow(controls, work)
+    box.newest = live.follow(controls, work, note)
     return box
 
 

@@ -43,13 +43,17 @@ class Painter(Reader):
         super().__init__(model)
         self._remarks: dict[str, str] = {}
 
+    def context(self, prompt: str) -> Tensor:
+        """As a Reader's, but what is to be said of the prompt is kept for `remark`."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            context = super().context(prompt)
+        self._remarks.setdefault(prompt, " ".join(str(warning.message) for warning in caught))
+        return context
+
     def remark(self, prompt: str) -> str:
         """What is to be said of a prompt: words that the model cannot know, or too many of them; empty if nothing."""
-        if prompt not in self._remarks:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                self.context(prompt)
-            self._remarks[prompt] = " ".join(str(warning.message) for warning in caught)
+        self.context(prompt)
         return self._remarks[prompt]
 
     def __call__(
@@ -119,7 +123,7 @@ def studio(painter: Painter, prompt: str) -> ipywidgets.HBox:
     prompt_box, seed, *others = controls.values()
     sides = [prompt_box, ipywidgets.HBox([seed, another]), *others, note]
     box = ipywidgets.HBox([ipywidgets.VBox(sides), image], layout={"flex_flow": "row wrap"})
-    box.newest = live.follow(controls, work)  # to see how much work was done, and how much given up
+    box.newest = live.follow(controls, work, note)  # to see how much work was done, and how much given up
     return box
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ldm_course.errors import brief
 from ldm_course.scenes import Scene, random_scene, training_scene
 from ldm_course.training import loop
 
@@ -68,17 +70,31 @@ def _render_all(path: Path, name: str, seed: int, count: int, size: int) -> None
 
 
 def kept(folder: Path, name: str, model: nn.Module, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What `compute` makes of `model`: computed once, and then read from a file that is named after its weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    path = folder / f"{name}-{digest.hexdigest()[:12]}.safetensors"
+    """What `compute` makes of `model`: computed once, and then read from a file that is named after its weights.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = folder / f"{name}-{digest(model)[:12]}.safetensors"
     with loop.processes().main_process_first():
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({key: tensor.contiguous() for key, tensor in compute().items()}, unfinished)
-            os.replace(unfinished, path)
+            try:
+                save_file({key: tensor.contiguous() for key, tensor in compute().items()}, unfinished)
+                os.replace(unfinished, path)
+            except SafetensorError as error:
+                raise OSError(f"{path.name} could not be written to {folder} ({brief(error)}); make room.") from error
+            finally:
+                unfinished.unlink(missing_ok=True)
     return load_file(path)
+
+
+def digest(module: nn.Module) -> str:
+    """The sha256 of a module's weights, in hexadecimal."""
+    sha = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        sha.update(tensor.cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def to_tensor(batch: np.ndarray) -> Tensor:

@@ -48,8 +48,8 @@ def evaluate(
         pictures: how many to paint of seen, and again of held-out combinations: 200, or 1,000 of the full table.
         train_seed, train_pictures: of the run that made the model, to find the nearest training picture; None is
             what its training.json says.
-        full: also distances between sets of pictures, variety within a prompt, all schedulers over steps,
-            guidance scales, and the three demos; a tenth of `pictures` for each of these.
+        full: also distances between sets of pictures, variety within a prompt (of up to 10 prompts), all
+            schedulers over steps, guidance scales, and the three demos; of these a tenth of `pictures` for each.
 
     Raises:
         InputError: if the folder has no judge or no training.json (only models trained by this course have them), or
@@ -60,6 +60,8 @@ def evaluate(
     if pictures < 1 + full:
         raise InputError(f"The number of pictures must be {1 + full} or more.")
     check_seed(seed)
+    if seed > 10**9:
+        raise InputError(f"seed is {seed}; it must be at most 1,000,000,000, as other seeds are made of it.")
     check_guidance(guidance_scale)
     check_choice("scheduler", scheduler, tuple(SCHEDULERS))
     folder = bundled_path() if model_folder is None else Path(model_folder)
@@ -135,6 +137,7 @@ class Report:
         self.file, self.rows = file, dict[str, object]()
 
     def add(self, rows: Mapping[str, object]) -> None:
+        """Print these rows, and write the file anew with all there are."""
         for name, value in rows.items():
             print(f"{name:68} {value}", flush=True)
         self.rows |= rows
@@ -168,6 +171,7 @@ def retrieval(folder: Path, model: LatentDiffusion, scenes: list[Scene], x: Tens
 
 
 def thumbnails_of_training(folder: Path, seed: int, count: int) -> Tensor:
+    """The pictures that the model was trained on, small and flat: (count, numbers), in [0, 1]."""
     images = data.pictures(folder / "data", "train", seed, count, THUMB)
     return torch.from_numpy(np.array(images)).float().flatten(1) / 255
 

@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ldm_course.errors import InputError, brief
+from ldm_course.inputs import check_seed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -63,6 +64,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} must be more than 0, and finite, not {value}.")
+        check_seed(self.seed)
         if self.precision not in ("no", "bf16", "fp16"):
             raise InputError(f"precision must be no, bf16 or fp16, not {self.precision!r}.")
         if self.precision == "fp16" and not torch.cuda.is_available():
@@ -125,10 +127,15 @@ def train(
 
     Raises:
         InputError: if the folder holds an earlier run and `resume` is not set, if no checkpoint of it can be read,
-            or if another training is at work in it.
+            if another training is at work in it, or if the processes cannot share a batch evenly.
         OSError: if a checkpoint cannot be written; the earlier ones are left.
     """
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    if options.batch_size % accelerator.num_processes:
+        raise InputError(
+            f"A batch of {options.batch_size} cannot be shared out evenly among {accelerator.num_processes} "
+            "processes; choose a multiple of their number with --batch-size."
+        )
     with _alone(accelerator, options.out):
         return _train(accelerator, name, model, loss_of, options, sample)
 
@@ -156,7 +163,8 @@ def _train(
             if progress.share(options) >= 1.0:
                 tqdm.write(f"{name}: all of its time is spent; to go on, ask for more minutes or steps in all.")
     elif accelerator.is_main_process:
-        _start_afresh(options)
+        check_folder(options)
+        _write_options(options)
     assert progress.log is not None
 
     bar = tqdm(total=100.0, initial=100 * progress.share(options), desc=name, disable=not accelerator.is_main_process)
@@ -245,18 +253,22 @@ def _resume(accelerator: Accelerator, ema: AveragedModel, out: Path) -> Progress
         try:
             accelerator.load_state(str(checkpoint))
             ema.load_state_dict(torch.load(checkpoint / "ema.pt", map_location="cpu", weights_only=True))
-            return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+            return read_progress(checkpoint)
         except Exception as error:  # whatever the readers of four kinds of files say of a damaged one
             warnings.warn(f"The checkpoint {checkpoint} is damaged ({brief(error)}).", stacklevel=2)
     raise InputError(f"No checkpoint of {out} can be read: delete the folder, and train anew.")
 
 
-def _start_afresh(options: Options) -> None:
-    if checkpoints(options.out):
+def check_folder(options: Options) -> None:
+    """That the folder is free for this run; asked before pictures are drawn for it, too.
+
+    Raises:
+        InputError: if it holds an earlier run and `resume` is not set.
+    """
+    if checkpoints(options.out) and not options.resume:
         raise InputError(
             f"{options.out} holds an earlier run: add --resume to go on with it, or choose another --out."
         )
-    _write_options(options)
 
 
 def _write_options(options: Options) -> None:
@@ -282,7 +294,6 @@ def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, opti
             torch.save(ema.state_dict(), unfinished / "ema.pt")
             (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
             os.replace(unfinished, folder)
-            (options.out / "log.json").write_text(json.dumps(progress.log) + "\n")
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
@@ -299,7 +310,13 @@ def _save(accelerator: Accelerator, ema: AveragedModel, progress: Progress, opti
 
 def summary(folder: Path) -> dict[str, Any]:
     """Settings, steps, seconds and last logged values of a run, for the model card."""
-    log = json.loads((folder / "log.json").read_text())
+    progress = read_progress(checkpoints(folder)[0])
     options = json.loads((folder / "options.json").read_text())
     del options["out"], options["resume"]  # of the machine and the moment
-    return {"options": options, **log[-1]}
+    last = progress.log[-1] if progress.log else {}
+    return {"options": options, **last, "step": progress.step, "seconds": round(progress.seconds, 1)}
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """How far a run was at a checkpoint, with what it logged every 50 steps until then."""
+    return Progress(**json.loads((checkpoint / "progress.json").read_text()))

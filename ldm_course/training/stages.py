@@ -82,6 +82,8 @@ def train_stage(
     if steps is not None:
         recipe["minutes"] = None
     options = loop.Options(**{"out": run_folder / stage, "seed": seed, "resume": resume, **recipe, **chosen})
+    if loop.processes().is_main_process:
+        loop.check_folder(options)
     stages = {"clip": _clip, "vae": _vae, "judge": _judge, "unet": _unet, "decoder": _decoder}
     stages[stage](run_folder, options)
 
@@ -108,6 +110,7 @@ def _judge(run: Path, options: loop.Options) -> None:
 
 
 def _unet(run: Path, options: loop.Options) -> None:
+    _part(run, "judge", "weights.safetensors")  # which the finished model comes with
     autoencoder, (tokenizer, text_encoder) = read_vae(run), read_text(run)
     trained = unet.train_unet(options, run / "data", autoencoder, tokenizer, text_encoder)
 
@@ -119,7 +122,19 @@ def _unet(run: Path, options: loop.Options) -> None:
 
 
 def _decoder(run: Path, options: loop.Options) -> None:
-    trained = vae.train_decoder(options, run / "data", read_vae(run))
+    autoencoder = read_vae(run)
+    encoder = options.out / "encoder.sha256"  # of the latents that this decoder learns
+    if encoder.exists() and encoder.read_text() != data.digest(autoencoder.encoder):
+        raise InputError(
+            f"The decoder in {options.out} was trained for another encoder than that of {run / 'vae'}; delete the "
+            "folder, and train it anew."
+        )
+    if (run / "unet" / "weights.safetensors").exists():
+        _part(run, "judge", "weights.safetensors")
+    if loop.processes().is_main_process:
+        options.out.mkdir(parents=True, exist_ok=True)
+        encoder.write_text(data.digest(autoencoder.encoder))
+    trained = vae.train_decoder(options, run / "data", autoencoder)
 
     def write() -> None:
         _write(run / "vae", trained, asdict(trained.config))
@@ -172,9 +187,7 @@ def assemble(run: Path, trained: UNet) -> Path:
     (folder / "judge").mkdir(exist_ok=True)
     halves = {name: t.half() if t.is_floating_point() else t for name, t in read_judge(run).state_dict().items()}
     save_file(halves, folder / "judge" / "model.safetensors", metadata={"format": "pt"})
-    facts: dict[str, object] = {
-        stage: loop.summary(run / stage) for stage in ORDER if (run / stage / "log.json").exists()
-    }
+    facts: dict[str, object] = {stage: loop.summary(run / stage) for stage in ORDER if loop.checkpoints(run / stage)}
     facts["machine"] = machine()
     facts["notes"] = (run / "notes.txt").read_text() if (run / "notes.txt").exists() else ""
     for file in folder.rglob("*.safetensors"):
@@ -228,5 +241,9 @@ def _write(folder: Path, module: nn.Module, settings: dict[str, object]) -> None
 
 
 def _read(module: M, run: Path, stage: str) -> M:
-    module.load_state_dict(load_file(_part(run, stage, "weights.safetensors")))
+    path = _part(run, stage, "weights.safetensors")
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:  # cut short, or of another shape
+        raise InputError(f"{path} cannot be read ({brief(error)}): train the {stage} anew.") from error
     return module.eval().requires_grad_(False)

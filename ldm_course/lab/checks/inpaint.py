@@ -161,7 +161,8 @@ def hook(yours: Hook, model: LatentDiffusion) -> Verdict:
         return verdict
 
     picture, mask = _picture_and_mask(model)
-    z = model.vae.encode(to_tensor(picture).to(model.device, model.dtype)).mean.float()
+    with model.at_work(model.vae):
+        z = model.vae.encode(to_tensor(picture).to(model.device, model.dtype)).mean.float()
     z = z * model.vae.config.scaling_factor
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(6)).to(model.device)
     m = latent_mask(mask, model.vae.downscale).to(model.device)
@@ -181,7 +182,10 @@ def hook(yours: Hook, model: LatentDiffusion) -> Verdict:
 
     theirs = end(leveled(at_its_own)(model, z, noise, m))
     calls.clear()
-    mine = end(yours(model, z, noise, m))
+    try:
+        mine = end(yours(model, z, noise, m))
+    except Exception as error:  # whatever the learner's code raises
+        return Verdict(WRONG, f"In the loop it raised {type(error).__name__}: {error}")
     pictures = plots.decoded(model, theirs), plots.decoded(model, mine)
     if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4):
         return Verdict(WRONG, "It gives the right values when called alone, but in the loop others.", pictures)

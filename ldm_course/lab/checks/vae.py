@@ -44,7 +44,7 @@ def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: Lat
     if verdict.status != RIGHT:
         return verdict
     leaf, width = mean.clone().requires_grad_(), std.abs().requires_grad_()
-    if not yours(leaf, width, noise).requires_grad:
+    if not _passes_gradients(yours, (leaf, width, noise)):
         return Verdict(WRONG, "The values are right, but no gradient passes: work on the tensors that are given.")
     picture = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
 
@@ -184,5 +184,15 @@ def _kl(mean: Tensor, std: Tensor, prior_mean: float | Tensor, prior_std: float 
 
 
 def _varies(yours: Callable, case: tuple) -> bool:
-    """Whether it draws numbers of its own."""
-    return not torch.equal(torch.as_tensor(yours(*case)), torch.as_tensor(yours(*case)))
+    """Whether it draws numbers of its own; an answer that is none does not."""
+    try:
+        return not torch.equal(torch.as_tensor(yours(*case)), torch.as_tensor(yours(*case)))
+    except Exception:  # whatever the learner's code raises; `compare` has said so
+        return False
+
+
+def _passes_gradients(yours: Callable, case: tuple) -> bool:
+    try:
+        return yours(*case).requires_grad
+    except Exception:  # of a list, say, or an array
+        return False
