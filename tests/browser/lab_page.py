@@ -227,9 +227,14 @@ class LabPage:
         """Run > Run All Cells, to the end or to the first error."""
         self._forget(self.code)
         self.menu("Run", "Run All Cells")
-        self.until(
-            lambda: self.problems("error") or all(map(self._has_run, self.code)), "all cells have run", times=5
-        )
+        try:
+            self.until(
+                lambda: self.problems("error") or all(map(self._has_run, self.code)), "all cells have run", times=5
+            )
+        except AssertionError as error:
+            status = self.page.locator(".jp-Notebook-ExecutionIndicator").first.get_attribute("data-status")
+            missing = [name for name in self.code if not self._has_run(name)]
+            raise AssertionError(f"{error}; the kernel is {status}, and these have not run: {missing}") from None
         self.wait_for_kernel()
 
     def run(self, name: str) -> str:
