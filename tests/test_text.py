@@ -57,6 +57,7 @@ def test_unknown_words_are_named_once(model):
         encode_prompt(knowing, ["a Zebra with a zebra", "(zebra) on 'mars'..."])
     (message,) = [str(warning.message) for warning in caught]
     assert message.endswith("'zebra', 'on', 'mars'.")
+    assert caught[0].filename == __file__, "it points at the call"
     encode_prompt(model, ["a zebra on mars"])  # no list of words, no warning
 
 
