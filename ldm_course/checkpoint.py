@@ -120,7 +120,7 @@ def load(
         revision: a branch, tag or commit on the hub.
         offload: keep the text encoder and the VAE on the CPU, and bring each to the device only while it works: for
             a GPU with little memory.
-        compile: let torch compile the UNet. The first picture of each size and number then takes some 20 seconds
+        compile: let torch compile the UNet. The first picture of each size and number then takes 20 to 40 seconds
             more (minutes with a large model), the next ones less; see docs/performance.md. On a CPU it needs a C++
             compiler, and takes the weights for constants: later changes to them do nothing.
 
