@@ -194,12 +194,12 @@ class LabPage:
 
     # -- waiting --
 
-    def until(self, condition: Callable[[], Result], what: str, times: float = 1) -> Result:
-        """Ask again and again until the answer is true, and return it."""
+    def until(self, condition: Callable[[], Result], what: str, times: float = 1, pause: int = 30) -> Result:
+        """Ask again and again, after so many milliseconds, until the answer is true, and return it."""
         deadline = time.monotonic() + times * TIMEOUT
         while not (answer := condition()):
             assert time.monotonic() < deadline, f"waited {times * TIMEOUT:.0f} s in vain until {what}"
-            self.page.wait_for_timeout(30)
+            self.page.wait_for_timeout(pause)
         return answer
 
     def wait_for_kernel(self) -> None:
@@ -227,14 +227,11 @@ class LabPage:
         """Run > Run All Cells, to the end or to the first error."""
         self._forget(self.code)
         self.menu("Run", "Run All Cells")
-        try:
-            self.until(
-                lambda: self.problems("error") or all(map(self._has_run, self.code)), "all cells have run", times=5
-            )
+        try:  # not often, as to be asked keeps the browser from what the kernel sends it
+            self.until(lambda: self.problems("error") or not self._not_run(), "all cells have run", 5, pause=1000)
         except AssertionError as error:
             status = self.page.locator(".jp-Notebook-ExecutionIndicator").first.get_attribute("data-status")
-            missing = [name for name in self.code if not self._has_run(name)]
-            raise AssertionError(f"{error}; the kernel is {status}, and these have not run: {missing}") from None
+            raise AssertionError(f"{error}; the kernel is {status}; not run: {self._not_run()}") from None
         self.wait_for_kernel()
 
     def run(self, name: str) -> str:
@@ -253,6 +250,12 @@ class LabPage:
 
     def _has_run(self, name: str) -> bool:
         return re.search(r"\[\d+\]", self.prompt(name).text_content() or "") is not None
+
+    def _not_run(self) -> list[str]:
+        """The code cells that have not run, by one question to the page."""
+        cells = self.page.locator(".jp-Notebook .jp-Cell")
+        prompts = cells.evaluate_all("cells => cells.map(c => c.querySelector('.jp-InputPrompt')?.textContent ?? '')")
+        return [name for name in self.code if not re.search(r"\[\d+\]", prompts[self.ids.index(name)])]
 
     def text(self, name: str) -> str:
         """What a cell has printed."""
