@@ -48,8 +48,8 @@ def evaluate(
         pictures: how many to paint of seen, and again of held-out combinations: 200, or 1,000 of the full table.
         train_seed, train_pictures: of the run that made the model, to find the nearest training picture; None is
             what its training.json says.
-        full: also distances between sets of pictures, variety within a prompt (of up to 10 prompts), all
-            schedulers over steps, guidance scales, and the three demos; of these a tenth of `pictures` for each.
+        full: also distances between sets of pictures, of all of them; variety within up to 10 prompts; and all
+            schedulers over steps, guidance scales, and the three demos, on a tenth of `pictures` for each.
 
     Raises:
         InputError: if the folder has no judge or no training.json (only models trained by this course have them), or

@@ -123,17 +123,18 @@ def _unet(run: Path, options: loop.Options) -> None:
 
 def _decoder(run: Path, options: loop.Options) -> None:
     autoencoder = read_vae(run)
-    encoder = options.out / "encoder.sha256"  # of the latents that this decoder learns
-    if encoder.exists() and encoder.read_text() != data.digest(autoencoder.encoder):
-        raise InputError(
-            f"The decoder in {options.out} was trained for another encoder than that of {run / 'vae'}; delete the "
-            "folder, and train it anew."
-        )
     if (run / "unet" / "weights.safetensors").exists():
         _part(run, "judge", "weights.safetensors")
     if loop.processes().is_main_process:
+        digest = data.digest(nn.ModuleList([autoencoder.encoder, autoencoder.quant_conv]))  # they make the latents
+        file = options.out / "encoder.sha256"
+        if file.exists() and file.read_text() != digest:
+            raise InputError(
+                f"The decoder in {options.out} was trained for another encoder than that of {run / 'vae'}; delete "
+                "the folder, and train it anew."
+            )
         options.out.mkdir(parents=True, exist_ok=True)
-        encoder.write_text(data.digest(autoencoder.encoder))
+        file.write_text(digest)
     trained = vae.train_decoder(options, run / "data", autoencoder)
 
     def write() -> None:
