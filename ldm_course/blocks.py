@@ -1,12 +1,11 @@
 """The blocks that the VAE and the UNet share: residual block, attention, down- and upsampling. Notebook 02.
 
-Attribute names are the checkpoint's keys, so that `diffusers` weights load with `strict=True`.
-Shapes are (batch, channels, height, width), written (b, c, h, w); they are noted where they change.
+Attribute names are the checkpoint's keys, so that `diffusers` weights load with `strict=True`. That is why a block
+that is sometimes absent stands in a ModuleList of length 0 or 1 (`downsamplers`), and `to_out` in one of length 1.
+Shapes are (batch, channels, height, width), written (b, c, h, w); comments give them where they change.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from ldm_course.groupnorm import GroupNorm
 
 
 class ResnetBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut around them (He et al. 2016), told the time in between; (b, c, h, w).
+    """Two 3x3 convolutions with a shortcut around them (He et al. 2016) and the time added in between; (b, c, h, w).
 
     Args:
         in_channels, out_channels: if they differ, a 1x1 convolution fits the shortcut.
@@ -42,27 +41,16 @@ class ResnetBlock(nn.Module):
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
-@dataclass(frozen=True)
-class Text:
-    """A text's vectors, (b, 77, d), and the keys and values that each cross-attention makes of them, once for all."""
-
-    vectors: Tensor
-    kv: dict[Attention, tuple[Tensor, Tensor]]
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-
 class Attention(nn.Module):
     """Multi-head attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1), over a sequence of tokens.
 
-    With `context` the queries come from x and the keys and values from the context (cross-attention);
-    without, all three come from x (self-attention). A `Text` holds them ready.
+    With `context` the queries come from x and the keys and values from the context (cross-attention); without it,
+    all three come from x (self-attention).
 
     Args:
         channels: width of x, (b, n, channels), and of the result.
         heads: number of heads, which divides channels; each is channels / heads wide.
-        context_channels: width of the context; None for self-attention.
+        context_channels: width of the context, (b, m, context_channels); None for self-attention.
         qkv_bias: the VAE's attention has a bias on q, k and v, the UNet's has none.
     """
 
@@ -74,23 +62,23 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels or channels, channels, bias=qkv_bias)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor, context: Tensor | Text | None = None) -> Tensor:
-        q = self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, n, d)
-        k, v = context.kv[self] if isinstance(context, Text) else self.read(x if context is None else context)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        q = self.split_heads(self.to_q(x))  # (b, heads, n, d)
+        k, v = self.split_heads(self.to_k(context)), self.split_heads(self.to_v(context))  # (b, heads, m, d)
         h = F.scaled_dot_product_attention(q, k, v)
         return self.to_out[0](h.transpose(1, 2).flatten(2))  # (b, n, channels)
 
-    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:  # (b, m, context_channels) to keys and values
-        k = self.to_k(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, m, d)
-        return k, self.to_v(context).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, n, heads * d) -> (b, heads, n, d)
 
 
 class Downsample(nn.Module):
     """Halve height and width with a strided 3x3 convolution.
 
     Args:
-        asymmetric: pad only right and bottom, as the VAE does, which rounds an odd size down; otherwise all round,
-            as the UNet does, which rounds it up.
+        asymmetric: pad only right and bottom, as the VAE does, which rounds an odd size down; otherwise pad all
+            sides, as the UNet does, which rounds an odd size up.
     """
 
     def __init__(self, channels: int, asymmetric: bool = False):
@@ -105,7 +93,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Repeat each position to the given size, twice the input's by default, then smooth with a 3x3 convolution."""
+    """Repeat each position up to the given size, twice the input's by default, then smooth with a 3x3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,8 +1,9 @@
-"""Pictures: PIL images to tensors and back, the size they are worked at, and masks for in-painting."""
+"""PIL images to tensors and back, the size at which they are worked on, and masks for in-painting."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,29 +17,24 @@ from ldm_course.errors import InputError, brief
 
 
 def load_image(path: str | Path | BinaryIO) -> Image.Image:
-    """Open a picture file and read it whole.
-
-    Raises:
-        InputError: if there is no such file, or it is not a picture.
-    """
+    """Open an image file and read it whole. Raises InputError if there is no such file, or it is not an image."""
     try:
         with Image.open(path) as image:
             image.load()
     except FileNotFoundError:
         raise InputError(f"There is no file {str(path)!r}.") from None
-    except Exception as error:  # of many kinds, for a file that is no picture, damaged, or far too large
-        raise InputError(f"{str(path)!r} is not a picture that can be read ({brief(error)}).") from None
+    except Exception as error:  # of many kinds, for a file that is not an image, damaged, or far too large
+        raise InputError(f"{str(path)!r} is not an image that can be read ({brief(error)}).") from None
     return image
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Any PIL picture as RGB: turned upright as its EXIF says, laid on the background if it is see-through.
+    """Any PIL image as RGB: turned upright as its EXIF says, laid on the background where it is transparent.
 
-    Raises:
-        InputError: if `image` is not a PIL picture, or one of a damaged file.
+    Raises InputError if `image` is not a PIL image, or its file is damaged.
     """
     if not isinstance(image, Image.Image):
-        raise InputError(f"A picture must be a PIL image, not {type(image).__name__}; open files with load_image.")
+        raise InputError(f"An image must be a PIL image, not {type(image).__name__}; open files with load_image.")
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits of grey; PIL's own conversion clips them at 255
@@ -48,43 +44,46 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
             image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
         return image.convert("RGB")
     except Exception as error:  # of many kinds: cut short, a damaged EXIF block, closed, a mode of PIL's own
-        raise InputError(f"The picture cannot be read ({brief(error)}); save it anew as PNG.") from None
+        raise InputError(f"The image cannot be read ({brief(error)}); save it anew as PNG.") from None
 
 
 def to_grey(mask: Image.Image) -> Image.Image:
-    """A mask as one channel, mode "L", white where to paint; see-through counts as black."""
+    """A mask as one channel, mode "L", white where to repaint; transparent pixels count as black."""
     return to_rgb(mask, background="black").convert("L")
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """A PIL picture of any mode to (1, 3, h, w), float32 in [-1, 1]."""
-    pixels = np.asarray(to_rgb(image), dtype=np.float32) / 255.0  # (h, w, 3)
-    return 2.0 * torch.from_numpy(pixels).permute(2, 0, 1)[None] - 1.0
+def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
+    """PIL images of any mode and of one size to (b, 3, h, w), float32 in [-1, 1]. One image gives b = 1."""
+    images = [images] if isinstance(images, Image.Image) else images
+    return pixels_to_tensor(np.stack([np.asarray(to_rgb(image)) for image in images]))
+
+
+def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (b, h, w, 3) to float32 (b, 3, h, w) in [-1, 1]."""
+    return 2.0 * torch.from_numpy(pixels.astype(np.float32) / 255.0).permute(0, 3, 1, 2) - 1.0
 
 
 def to_pil(x: Tensor) -> list[Image.Image]:
-    """Pictures (b, 3, h, w) in [-1, 1], clamped to it, to b PIL pictures of mode RGB.
+    """Images (b, 3, h, w) in [-1, 1], clamped to it, to b PIL images of mode RGB.
 
-    Raises:
-        InputError: if they hold values that are no numbers; a black picture would hide it.
+    Raises InputError if a value is NaN or infinite; a black or white image would hide it.
     """
-    if x.isnan().any():
+    if not x.isfinite().all():
         raise InputError(
-            "The picture came out as NaN, not a number: the model's weights are broken, or its numbers grew too "
-            "large; try a lower guidance_scale, or dtype=torch.float32."
+            "The image came out as NaN or infinite: the model's weights are broken, or its numbers grew too large; "
+            "try a lower guidance_scale, or dtype=torch.float32."
         )
     pixels = (x.detach().float() / 2 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1).cpu().numpy()  # (b, h, w, 3)
-    return [Image.fromarray(picture) for picture in (pixels * 255).round().astype(np.uint8)]
+    return [Image.fromarray(image) for image in (pixels * 255).round().astype(np.uint8)]
 
 
 def worked_size(width: int, height: int, area: int, multiple: int = 8) -> tuple[int, int]:
-    """The size (width, height) at which a picture is worked on, the same rule for every task.
+    """The size (width, height) at which an image is worked on, the same rule for every task.
 
-    The picture's own size, shrunk with its shape kept if it has more than `area` pixels, and then both sides
-    rounded down to a multiple of `multiple`, the pixels of a latent cell. It is never enlarged.
+    It is the image's own size, shrunk in proportion if it has more than `area` pixels, with both sides rounded down
+    to a multiple of `multiple`, the pixels of a latent cell. An image is never enlarged.
 
-    Raises:
-        InputError: if a side would be shorter than one latent cell.
+    Raises InputError if a side would be shorter than one latent cell.
     """
     if width * height > area:
         width_, height_ = math.isqrt(width * area // height), math.isqrt(height * area // width)
@@ -92,31 +91,31 @@ def worked_size(width: int, height: int, area: int, multiple: int = 8) -> tuple[
         width_, height_ = width, height
     if min(width_, height_) < multiple:
         raise InputError(
-            f"A picture of {width} x {height} pixels cannot be worked on: both sides must keep at least {multiple} "
+            f"An image of {width} x {height} pixels cannot be worked on: both sides must keep at least {multiple} "
             f"pixels when it is fitted into {area} pixels."
         )
     return width_ // multiple * multiple, height_ // multiple * multiple
 
 
-def resized(pictures: list[Image.Image], size: tuple[int, int]) -> list[Image.Image]:
-    """The pictures at `size` (width, height), with the filter that diffusers uses."""
-    return [p if p.size == size else p.resize(size, Image.Resampling.LANCZOS) for p in pictures]
+def resized(images: list[Image.Image], size: tuple[int, int]) -> list[Image.Image]:
+    """The images at `size` (width, height), with the filter that diffusers uses."""
+    return [i if i.size == size else i.resize(size, Image.Resampling.LANCZOS) for i in images]
 
 
 def latent_mask(mask: Image.Image, downscale: int = 8) -> Tensor:
-    """A mask of the picture to one of its latent, (1, 1, h/8, w/8), 1 where to paint and 0 where to keep.
+    """A mask of an image to one of its latent, (1, 1, h/8, w/8), float32: 1 where to repaint, 0 where to keep.
 
-    Grey is decided at one half, and a cell is decided by its top left pixel (nearest-neighbour, as in diffusers).
+    Grey counts as white from one half on, and the top left pixel of a cell decides (nearest-neighbour, as in
+    diffusers).
 
-    Raises:
-        InputError: if no latent cell is to be painted, or the mask is smaller than a cell.
+    Raises InputError if no latent cell is to be repainted, or the mask is smaller than a cell.
     """
     grey = np.asarray(to_grey(mask), dtype=np.float32) / 255.0  # (h, w)
-    hard = torch.from_numpy(grey >= 0.5).float()[None, None]  # (1, 1, h, w)
+    hard = torch.from_numpy(grey >= 0.5).to(torch.float32)[None, None]  # (1, 1, h, w)
     if min(mask.size) < downscale:
         raise InputError(f"The mask has {mask.width} x {mask.height} pixels; each side needs {downscale} at least.")
     if not hard.any():
-        raise InputError("The mask is empty; paint white where the picture shall change.")
+        raise InputError("The mask is empty; paint white where the image is to change.")
     cells = F.interpolate(hard, size=(hard.shape[2] // downscale, hard.shape[3] // downscale), mode="nearest")
     if not cells.any():
         raise InputError(

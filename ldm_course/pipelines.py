@@ -1,71 +1,135 @@
-"""The three tasks, each a short function around the one loop: text to image, image to image, in-painting.
+"""The three tasks, each around the one loop: text to image, image to image, in-painting. Notebooks 04, 05 and 06.
 
-Notebooks 04, 05 and 06. With the same weights and the same noise they paint diffusers' pictures
-(tests/test_pipelines.py).
+Each function reads: prompt -> embed -> noise -> denoise -> decode. With the same weights and the same noise they make
+diffusers' images (tests/test_pipelines.py).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import Concatenate, ParamSpec, Protocol, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.errors import InputError, memory_error_in_a_sentence, shown
+from ldm_course import samplers
+from ldm_course.errors import InputError, check_choice, memory_error_in_a_sentence
 from ldm_course.images import latent_mask, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
-from ldm_course.inputs import (
-    SCHEDULERS,
-    check_choice,
-    check_generator,
-    check_guidance,
-    check_model,
-    check_prompts,
-    check_seed,
-    check_strength,
-)
-from ldm_course.sampling import AfterStep, Generators, denoise, draw_noise
-from ldm_course.text import encode_prompt
-from ldm_course.vae import DiagonalGaussian
+from ldm_course.model import LatentDiffusion, check_model
+from ldm_course.sampling import AfterStep, Generators, check_generator, check_guidance, denoise, draw_noise
+from ldm_course.schedule import SPACINGS
+from ldm_course.text import check_prompts
 
-if TYPE_CHECKING:
-    from ldm_course.checkpoint import LatentDiffusion
-
-NUM_INFERENCE_STEPS = 50
-GUIDANCE_SCALE = 7.5
-IMG2IMG_STRENGTH = 0.6
+SAMPLERS: dict[str, samplers.Step] = {
+    "ddpm": samplers.ddpm,
+    "ddim": samplers.ddim,
+    "euler": samplers.euler,
+    "dpm++": samplers.dpmpp_2m,
+}
 LARGEST_SIDE = 8192  # pixels; far beyond what a model was trained at
 
-Prompt = str | list[str]
-Pictures = Image.Image | list[Image.Image]
+Images = Image.Image | list[Image.Image]
+P = ParamSpec("P")
+
+
+class Pipeline(Protocol[P]):
+    """A task: one prompt to one image, a list of prompts to a list of images."""
+
+    @overload
+    def __call__(self, model: LatentDiffusion, prompt: str, *args: P.args, **kwargs: P.kwargs) -> Image.Image: ...
+    @overload
+    def __call__(
+        self, model: LatentDiffusion, prompt: list[str], *args: P.args, **kwargs: P.kwargs
+    ) -> list[Image.Image]: ...
+
+
+def pipeline(task: Callable[Concatenate[LatentDiffusion, list[str], P], list[Image.Image]]) -> Pipeline[P]:
+    """Let a task that is written for a list of prompts also take one prompt, and return one image for it."""
+
+    @functools.wraps(task)
+    @memory_error_in_a_sentence()
+    @torch.no_grad()
+    def call(model, prompt, *args, **kwargs):
+        check_model(model)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        check_prompts(prompts)
+        images = task(model, prompts, *args, **kwargs)
+        return images[0] if isinstance(prompt, str) else images
+
+    return call
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the three tasks share, with the meanings of `txt2img`. Raises InputError for a value out of range."""
+
+    negative_prompt: str | list[str] | None
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int | None
+    generator: Generators
+    scheduler: str
+    timestep_spacing: str | None
+    progress: bool
+
+    def __post_init__(self) -> None:
+        check_choice("scheduler", self.scheduler, tuple(SAMPLERS))
+        check_choice("timestep_spacing", self.timestep_spacing or "leading", SPACINGS)
+        check_guidance(self.guidance_scale)
+        if self.seed is not None and self.generator is not None:
+            raise InputError("seed and generator both say which noise to draw; give only one of them.")
+        check_seed(0 if self.seed is None else self.seed)
+
+    def timesteps(self, model: LatentDiffusion, strength: float = 1.0) -> list[int]:
+        """The timesteps to visit; of all, the last share `strength`."""
+        if not isinstance(strength, Real) or not 0 <= strength <= 1:
+            raise InputError(f"strength is {strength!r}; it must be a number from 0 (change nothing) to 1.")
+        return strength_timesteps(model.schedule.timesteps(self.num_inference_steps, self.timestep_spacing), strength)
+
+    def generators(self, b: int) -> torch.Generator | list[torch.Generator]:
+        """The given generator, or one per image: seed, seed + 1, ..."""
+        if self.generator is not None:
+            check_generator(self.generator, b)
+            return self.generator if isinstance(self.generator, torch.Generator) else list(self.generator)
+        seed = int(torch.randint(2**31, (), device="cpu")) if self.seed is None else int(self.seed)
+        return [torch.Generator("cpu").manual_seed(seed + i) for i in range(b)]
+
+    def negative_prompts(self, b: int) -> list[str]:
+        """One negative prompt for each of b prompts."""
+        negative = self.negative_prompt or ""
+        negatives = [negative] * b if isinstance(negative, str) else negative
+        check_prompts(negatives, "negative_prompt")
+        if len(negatives) != b:
+            raise InputError(f"{len(negatives)} negative prompts do not fit {b} prompts; give one, or one each.")
+        return list(negatives)
 
 
 def strength_timesteps(timesteps: list[int], strength: float) -> list[int]:
-    """The timesteps left when a picture is not noised all the way: the last `strength` of them, rounded down."""
+    """The timesteps that are left if an image is noised only part of the way: the last `strength` of them."""
     return timesteps[len(timesteps) - int(len(timesteps) * strength) :]
 
 
-def keep_outside(x: Tensor, z: Tensor, noise: Tensor, m: Tensor, alpha_bar: float) -> Tensor:
-    """x where the mask m is 1; where it is 0, the picture's latent z at x's noise level (Lugmayr et al. 2022, eq. 8).
+def keep_known_region(x: Tensor, z: Tensor, noise: Tensor, mask: Tensor, alpha_bar: float) -> Tensor:
+    """x where the mask is 1; where it is 0, the known image's latent z at x's noise level (Lugmayr et al. 2022, eq. 8).
 
-    x, z and noise are (b, c, h, w), m is (b or 1, 1, h, w). At alpha_bar = 1, the end, z is put back as it is.
+    x, z and noise are (b, c, h, w), mask is (b or 1, 1, h, w). At alpha_bar = 1, the end, z comes back as it is.
     """
-    return m * x + (1 - m) * (math.sqrt(alpha_bar) * z + math.sqrt(1 - alpha_bar) * noise)
+    return mask * x + (1 - mask) * (math.sqrt(alpha_bar) * z + math.sqrt(1 - alpha_bar) * noise)
 
 
-@memory_error_in_a_sentence()
-@torch.no_grad()
+@pipeline
 def txt2img(
     model: LatentDiffusion,
-    prompt: Prompt,
+    prompt: list[str],
     *,
-    negative_prompt: Prompt | None = None,
-    num_inference_steps: int = NUM_INFERENCE_STEPS,
-    guidance_scale: float = GUIDANCE_SCALE,
+    negative_prompt: str | list[str] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
     seed: int | None = None,
     generator: Generators = None,
     scheduler: str = "ddim",
@@ -74,8 +138,8 @@ def txt2img(
     width: int | None = None,
     latents: Tensor | None = None,
     progress: bool = False,
-) -> Pictures:
-    """Paint what the prompt says, from pure noise: one picture for a string, a list of pictures for a list.
+) -> list[Image.Image]:
+    """Make an image of what the prompt says, from pure noise. One prompt returns one image, a list returns a list.
 
     Args:
         model: from `ldm_course.load()`.
@@ -83,8 +147,8 @@ def txt2img(
         negative_prompt: what to steer away from, one text for all or one each; None is the empty text.
         num_inference_steps: 1 ... 999 (1000 with a spacing other than "leading"); more is slower and finer.
         guidance_scale: how much the text is exaggerated; 1 follows it plainly and takes half the time.
-        seed: picture i is drawn from seed + i, so a batch equals its singles. None takes a random one.
-        generator: a torch.Generator in place of the seed, drawn from in diffusers' order; or a list, one each.
+        seed: image i is drawn from seed + i, so a batch equals its single images. None takes a random one.
+        generator: a torch.Generator in place of the seed, drawn from in diffusers' order; or a list, one per image.
         scheduler: "ddim", "ddpm", "euler" or "dpm++".
         timestep_spacing: "leading", "trailing" or "linspace"; None is the model's own.
         height, width: in pixels, multiples of 8; None is the size that the model was trained at.
@@ -93,267 +157,221 @@ def txt2img(
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
-        MemoryError: if the memory ran out; what was computed is let go.
+        MemoryError: if the memory ran out; what was computed is released.
     """
-    request = _check_request(
-        model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
-        timestep_spacing, progress,
-    )  # fmt: skip
-    sides = _latent_side(model, "height", height), _latent_side(model, "width", width)
-    shape = (len(request.prompts), model.vae.config.latent_channels, *sides)
-    if latents is not None and (not isinstance(latents, Tensor) or tuple(latents.shape) != shape):
-        has = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise InputError(f"latents are {has}; these prompts and this size need a tensor of shape {shape}.")
-    x_T = draw_noise(shape, request.generator) if latents is None else latents
-    return request.answer(request.paint(x_T, request.timesteps))
+    options = Options(
+        negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler, timestep_spacing, progress
+    )
+    timesteps, generator = options.timesteps(model), options.generators(len(prompt))
+    shape = (len(prompt), model.vae.config.latent_channels, *_latent_size(model, height, width))
+    x_T = draw_noise(shape, generator) if latents is None else _checked_latents(latents, shape)
+
+    contexts = embed(model, prompt, options)
+    z = sample(model, x_T, contexts, timesteps, generator, options)
+    return to_pil(model.decode(z))
 
 
-@memory_error_in_a_sentence()
-@torch.no_grad()
+@pipeline
 def img2img(
     model: LatentDiffusion,
-    prompt: Prompt,
-    image: Pictures,
+    prompt: list[str],
+    image: Images,
     *,
-    strength: float = IMG2IMG_STRENGTH,
-    negative_prompt: Prompt | None = None,
-    num_inference_steps: int = NUM_INFERENCE_STEPS,
-    guidance_scale: float = GUIDANCE_SCALE,
+    strength: float = 0.6,
+    negative_prompt: str | list[str] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
     seed: int | None = None,
     generator: Generators = None,
     scheduler: str = "ddim",
     timestep_spacing: str | None = None,
     progress: bool = False,
-) -> Pictures:
-    """Repaint a picture after the prompt: noise is added to its latent, and taken away again (Meng et al. 2022).
+) -> list[Image.Image]:
+    """Change an image after the prompt: add noise to its latent, and denoise it again (Meng et al. 2022).
 
-    The picture is worked on, and returned, at its own size rounded down to a multiple of 8; one larger than the
-    model's training pictures is shrunk to their area first (`images.worked_size`).
+    The image is worked on, and returned, at its own size rounded down to a multiple of 8; one larger than the model's
+    training images is shrunk to their area first (`images.worked_size`).
 
     Args:
-        image: a PIL picture of any mode; or a list, one per prompt.
-        strength: in [0, 1]; the share of the steps that is done. At 0 the picture only goes through the VAE and
-            back (diffusers refuses that); even at 1 a trace of it stays, as alpha_bar is not 0 at the last timestep.
-        Others as in `txt2img`.
+        image: a PIL image of any mode; or a list, one per prompt.
+        strength: in [0, 1], the share of the steps that is done. At 0 the image only goes through the VAE and back
+            (diffusers refuses that); even at 1 a trace of it stays, as alpha_bar is not 0 at the last timestep.
+        The others are as in `txt2img`.
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
-        MemoryError: if the memory ran out; what was computed is let go.
+        MemoryError: if the memory ran out; what was computed is released.
     """
-    request = _check_request(
-        model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
-        timestep_spacing, progress,
-    )  # fmt: skip
-    check_strength(strength)
-    timesteps = strength_timesteps(request.timesteps, strength)
-    pictures = request.listed("image", image, to_rgb)
-    pictures = resized(pictures, request.common_size(pictures))
+    options = Options(
+        negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler, timestep_spacing, progress
+    )
+    timesteps, generator = options.timesteps(model, strength), options.generators(len(prompt))
+    images = _as_list("image", image, len(prompt), to_rgb)
+    images = resized(images, _common_size(model, images))
 
-    z, noise = request.encode(pictures)
+    contexts = embed(model, prompt, options)
+    z, noise = encode_and_draw(model, images, len(prompt), generator)
     x_start = model.schedule.add_noise(z, noise, timesteps[0]) if timesteps else z
-    return request.answer(request.paint(x_start, timesteps))
+    x = sample(model, x_start, contexts, timesteps, generator, options)
+    return to_pil(model.decode(x))
 
 
-@memory_error_in_a_sentence()
-@torch.no_grad()
+@pipeline
 def inpaint(
     model: LatentDiffusion,
-    prompt: Prompt,
-    image: Pictures,
-    mask_image: Pictures,
+    prompt: list[str],
+    image: Images,
+    mask_image: Images,
     *,
     strength: float = 1.0,
     composite: bool = False,
-    negative_prompt: Prompt | None = None,
-    num_inference_steps: int = NUM_INFERENCE_STEPS,
-    guidance_scale: float = GUIDANCE_SCALE,
+    negative_prompt: str | list[str] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
     seed: int | None = None,
     generator: Generators = None,
     scheduler: str = "ddim",
     timestep_spacing: str | None = None,
     progress: bool = False,
-) -> Pictures:
-    """Repaint the white part of a mask after the prompt, and keep the rest of the picture.
+) -> list[Image.Image]:
+    """Repaint the white part of a mask after the prompt, and keep the rest of the image, the known region.
 
-    After every step the latent outside the mask is replaced by the picture's own, at the noise level just reached
-    (Lugmayr et al. 2022, eq. 8, without their resampling). The size is as in `img2img`.
+    After every step the latent outside the mask is replaced by the known image's own, at the noise level just
+    reached (Lugmayr et al. 2022, eq. 8, without their resampling). The size is as in `img2img`.
 
     Args:
-        image: a PIL picture of any mode; or a list, one per prompt.
-        mask_image: white where to paint, of the picture's size; one for all, or one per prompt. It is made hard
-            at one half, and only as fine as latent cells of 8 x 8 pixels.
+        image: a PIL image of any mode; or a list, one per prompt.
+        mask_image: white where to repaint, of the image's size; one for all, or one per prompt. The latent's mask is
+            hard, cut at one half, and only as fine as latent cells of 8 x 8 pixels.
         strength: as in `img2img`, but at exactly 1 the start is pure noise.
-        composite: False returns the whole picture as decoded, so that also the kept part has gone through the
-            VAE (as diffusers does). True puts the original pixels back outside the mask, softly if it is soft.
-        Others as in `txt2img`.
+        composite: False returns the whole image as decoded, so that the known region has gone through the VAE, too
+            (as in diffusers). True puts its original pixels back, softly if the mask is soft.
+        The others are as in `txt2img`.
 
     Raises:
         InputError: if an argument is wrong; nothing has been computed then.
-        MemoryError: if the memory ran out; what was computed is let go.
+        MemoryError: if the memory ran out; what was computed is released.
     """
-    request = _check_request(
-        model, prompt, negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler,
-        timestep_spacing, progress,
-    )  # fmt: skip
-    check_strength(strength)
-    timesteps = strength_timesteps(request.timesteps, strength)
-    pictures, masks = request.listed("image", image, to_rgb), request.listed("mask_image", mask_image, to_grey)
-    size = request.common_size(pictures + masks)
-    pictures, masks = resized(pictures, size), resized(masks, size)
-    m = torch.cat([latent_mask(mask, model.vae.downscale) for mask in masks]).to(model.device)  # (b or 1, 1, h, w)
+    options = Options(
+        negative_prompt, num_inference_steps, guidance_scale, seed, generator, scheduler, timestep_spacing, progress
+    )
+    timesteps, generator = options.timesteps(model, strength), options.generators(len(prompt))
+    images = _as_list("image", image, len(prompt), to_rgb)
+    masks = _as_list("mask_image", mask_image, len(prompt), to_grey)
+    size = _common_size(model, images + masks)
+    images, masks = resized(images, size), resized(masks, size)
+    mask = torch.cat([latent_mask(m, model.vae.downscale) for m in masks]).to(model.device)  # (b or 1, 1, h, w)
 
-    z, noise = request.encode(pictures)
-
-    def after_step(x: Tensor, t_prev: int) -> Tensor:
-        return keep_outside(x, z, noise, m, 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev))
-
+    contexts = embed(model, prompt, options)
+    z, noise = encode_and_draw(model, images, len(prompt), generator)
     if strength == 1:
         x_start = noise
     else:
         x_start = model.schedule.add_noise(z, noise, timesteps[0]) if timesteps else z
-    painted = request.paint(x_start, timesteps, after_step)
+
+    def after_step(x: Tensor, t_prev: int) -> Tensor:
+        return keep_known_region(x, z, noise, mask, 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev))
+
+    x = sample(model, x_start, contexts, timesteps, generator, options, after_step)
+    repainted = to_pil(model.decode(x))
     if composite:
-        triples = zip(painted, pictures * len(painted), masks * len(painted))
-        painted = [Image.composite(inside, outside, mask) for inside, outside, mask in triples]
-    return request.answer(painted)
+        b = len(repainted)
+        return [Image.composite(*each) for each in zip(repainted, images * b, masks * b)]
+    return repainted
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What the three tasks share, checked. `single`: the prompt was one string, and so is the answer."""
-
-    model: LatentDiffusion
-    prompts: list[str]
-    single: bool
-    negative_prompts: list[str]
-    timesteps: list[int]
-    guidance_scale: float
-    generator: torch.Generator | list[torch.Generator]
-    scheduler: str
-    progress: bool
-
-    def listed(self, name: str, value: Pictures, convert: Callable[[Image.Image], Image.Image]) -> list[Image.Image]:
-        """Pictures or masks, converted: one for all prompts, or one per prompt."""
-        pictures = value if isinstance(value, (list, tuple)) else [value]
-        if isinstance(value, (list, tuple)) and len(value) != len(self.prompts):
-            raise InputError(f"{name} is a list of {len(value)}, which does not fit {len(self.prompts)} prompts.")
-        return [convert(picture) for picture in pictures]
-
-    def common_size(self, pictures: list[Image.Image]) -> tuple[int, int]:
-        """The size at which pictures and masks of one and the same size are worked on."""
-        width, height = pictures[0].size
-        for other in pictures:
-            if other.size != (width, height):
-                raise InputError(
-                    f"Pictures and masks of one call must have one size, but there are {width} x {height} and "
-                    f"{other.width} x {other.height} pixels."
-                )
-        return worked_size(width, height, self.model.native_size**2, self.model.vae.downscale)
-
-    def encode(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor]:
-        """The pictures' latents, and noise for them: two of (b, 4, h/8, w/8), float32, drawn in this order."""
-        model, each = self.model, isinstance(self.generator, list)
-        with model.at_work(model.vae):  # one by one, as in `paint`
-            each_one = [model.vae.encode(to_tensor(picture).to(model.device, model.dtype)) for picture in pictures]
-        posterior = DiagonalGaussian(torch.cat([p.mean for p in each_one]), torch.cat([p.logvar for p in each_one]))
-        shape = (len(self.prompts), *posterior.mean.shape[1:])
-        draw = draw_noise(shape if each else posterior.mean.shape, self.generator).to(model.device)
-        z = (model.vae.config.scaling_factor * posterior.sample(draw)).expand(shape)
-        return z, draw_noise(shape, self.generator).to(model.device)
-
-    def paint(self, x_start: Tensor, timesteps: list[int], after_step: AfterStep | None = None) -> list[Image.Image]:
-        """Read the prompts, run the loop, decode the latents: one by one, as a picture takes much more memory."""
-        model, negative_context = self.model, None
-        if self.guidance_scale == 1:
-            context = encode_prompt(model, self.prompts)
-        else:
-            negative_context, context = encode_prompt(model, self.negative_prompts + self.prompts).chunk(2)
-        x = x_start
-        for state in denoise(
-            model,
-            x_start,
-            context,
-            timesteps,
-            negative_context=negative_context,
-            guidance_scale=self.guidance_scale,
-            scheduler=self.scheduler,
-            generator=self.generator,
-            after_step=after_step,
-            progress=self.progress,
-        ):
-            x = state.x_t
-        z = (x / model.vae.config.scaling_factor).to(model.dtype)
-        with model.at_work(model.vae):
-            return to_pil(torch.cat([model.vae.decode(one) for one in z.split(1)]))
-
-    def answer(self, pictures: list[Image.Image]) -> Pictures:
-        return pictures[0] if self.single else pictures
+def embed(model: LatentDiffusion, prompts: list[str], options: Options) -> tuple[Tensor, Tensor | None]:
+    """The contexts of the prompts and of the negative prompts, (b, 77, d) each; None where guidance needs none."""
+    negatives = options.negative_prompts(len(prompts))
+    if options.guidance_scale == 1:
+        return model.embed(prompts), None
+    negative_context, context = model.embed(negatives + prompts).chunk(2)
+    return context, negative_context
 
 
-def _check_request(
+def sample(
     model: LatentDiffusion,
-    prompt: Prompt,
-    negative_prompt: Prompt | None,
-    num_inference_steps: int,
-    guidance_scale: float,
-    seed: int | None,
+    x_start: Tensor,
+    contexts: tuple[Tensor, Tensor | None],
+    timesteps: list[int],
     generator: Generators,
-    scheduler: str,
-    timestep_spacing: str | None,
-    progress: bool,
-) -> _Request:
-    """Check everything that the three tasks share, and fill in what was left open."""
-    check_model(model)
-    latent_channels = model.vae.config.latent_channels
-    if model.unet.config.in_channels != latent_channels:
-        raise InputError(
-            f"This UNet reads {model.unet.config.in_channels} channels, not the latent's {latent_channels}: it was "
-            "trained for another task, such as in-painting with its own mask channels; load a text-to-image model."
-        )
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    check_prompts(prompts)
-    b = len(prompts)
-    negative_prompt = "" if negative_prompt is None else negative_prompt
-    negative_prompts = [negative_prompt] * b if isinstance(negative_prompt, str) else negative_prompt
-    check_prompts(negative_prompts, "negative_prompt")
-    if len(negative_prompts) != b:
-        raise InputError(f"{len(negative_prompts)} negative prompts do not fit {b} prompts; give one, or one each.")
-    check_choice("scheduler", scheduler, SCHEDULERS)
-    check_guidance(guidance_scale)
-    return _Request(
-        model=model,
-        prompts=list(prompts),
-        single=isinstance(prompt, str),
-        negative_prompts=list(negative_prompts),
-        timesteps=model.schedule.timesteps(num_inference_steps, timestep_spacing),
-        guidance_scale=guidance_scale,
-        generator=_generators(seed, generator, b),
-        scheduler=scheduler,
-        progress=progress,
-    )
+    options: Options,
+    after_step: AfterStep | None = None,
+) -> Tensor:
+    """Run the loop to its end: the finished latents, (b, 4, h/8, w/8)."""
+    context, negative_context = contexts
+    for state in denoise(
+        model,
+        x_start,
+        context,
+        timesteps,
+        negative_context=negative_context,
+        guidance_scale=options.guidance_scale,
+        step=SAMPLERS[options.scheduler],
+        generator=generator,
+        after_step=after_step,
+        progress=options.progress,
+    ):
+        pass
+    return state.x_t
 
 
-def _generators(seed: int | None, generator: Generators, b: int) -> torch.Generator | list[torch.Generator]:
-    """The given generator, or one per picture: seed, seed + 1, ..."""
-    if generator is not None:
-        if seed is not None:
-            raise InputError("seed and generator both say which noise to draw; give only one of them.")
-        check_generator(generator, b)
-        return generator if isinstance(generator, torch.Generator) else list(generator)
-    if seed is None:
-        seed = int(torch.randint(2**31, ()))
-    check_seed(seed)
-    return [torch.Generator().manual_seed(int(seed) + i) for i in range(b)]
+def encode_and_draw(
+    model: LatentDiffusion, images: list[Image.Image], b: int, generator: torch.Generator | list[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Sample the images' latents, then draw noise for them, in diffusers' order: two of (b, 4, h/8, w/8), float32."""
+    x = to_tensor(images)
+    shape = (b, model.vae.config.latent_channels, *(side // model.vae.downscale for side in x.shape[2:]))
+    posterior_noise = draw_noise(shape if isinstance(generator, list) else (len(x), *shape[1:]), generator)
+    z = model.encode(x, posterior_noise).expand(shape)
+    return z, draw_noise(shape, generator).to(model.device)
 
 
-def _latent_side(model: LatentDiffusion, name: str, pixels: int | None) -> int:
-    """Height or width in latent cells; None is the size that the model was trained at."""
-    downscale = model.vae.downscale
-    if pixels is None:
-        return model.unet.config.sample_size
-    if not isinstance(pixels, Integral) or not 1 <= pixels <= LARGEST_SIDE or pixels % downscale:
-        raise InputError(
-            f"{name} is {shown(pixels)}; it must be a positive multiple of {downscale}, in pixels, at most "
-            f"{LARGEST_SIDE}."
-        )
-    return int(pixels) // downscale
+def check_seed(seed: int) -> None:
+    """Raise InputError unless torch.Generator takes it: a whole number of 63 bits."""
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1.")
+
+
+def _as_list(name: str, images: Images, b: int, convert: Callable[[Image.Image], Image.Image]) -> list[Image.Image]:
+    """Images or masks, converted: one for all prompts, or one per prompt."""
+    if not isinstance(images, (list, tuple)):
+        return [convert(images)]
+    if len(images) != b:
+        raise InputError(f"{name} is a list of {len(images)}, which does not fit {b} prompts.")
+    return [convert(image) for image in images]
+
+
+def _common_size(model: LatentDiffusion, images: list[Image.Image]) -> tuple[int, int]:
+    """The size at which images and masks, all of one size, are worked on."""
+    width, height = images[0].size
+    for other in images:
+        if other.size != (width, height):
+            raise InputError(
+                f"Images and masks of one call must have one size, but there are {width} x {height} and "
+                f"{other.width} x {other.height} pixels."
+            )
+    return worked_size(width, height, model.native_size**2, model.vae.downscale)
+
+
+def _latent_size(model: LatentDiffusion, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width in latent cells; None is the size that the model was trained at."""
+    cells, downscale = [], model.vae.downscale
+    for name, pixels in (("height", height), ("width", width)):
+        if pixels is None:
+            cells.append(model.native_latent_size)
+        elif isinstance(pixels, Integral) and 1 <= pixels <= LARGEST_SIDE and pixels % downscale == 0:
+            cells.append(int(pixels) // downscale)
+        else:
+            raise InputError(
+                f"{name} is {pixels!r}; it must be a positive multiple of {downscale}, in pixels, at most "
+                f"{LARGEST_SIDE}."
+            )
+    return cells[0], cells[1]
+
+
+def _checked_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
+        has = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise InputError(f"latents are {has}; these prompts and this size need a tensor of shape {shape}.")
+    return latents

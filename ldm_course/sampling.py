@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ldm_course import schedulers
-from ldm_course.inputs import check_denoise, whole_timesteps
-from ldm_course.unet import UNet, repeated
+from ldm_course.errors import InputError
+from ldm_course.model import LatentDiffusion, check_model
+from ldm_course.samplers import State, Step, ddim, final_alpha_bar
 
-if TYPE_CHECKING:
-    from ldm_course.checkpoint import LatentDiffusion
-
-Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the whole batch, or one per picture
+Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the whole batch, or one per image
 AfterStep = Callable[[Tensor, int], Tensor]
-
-
-@dataclass(frozen=True)
-class State:
-    """Where the loop stands. The tensors are (b, c, h, w), float32, on the model's device.
-
-    t: the timestep; -1 when all steps are done.
-    x_t: the latent before the step at t, noise included, variance-preserving under every scheduler.
-    eps: the noise predicted in x_t, after guidance; at the end, that of the last step (0 if there was none).
-    x0_hat: the guess at the finished latent; at the end it is the finished latent, and so is x_t.
-    """
-
-    t: int
-    x_t: Tensor
-    eps: Tensor
-    x0_hat: Tensor
 
 
 def draw_noise(shape: Sequence[int], generator: Generators = None) -> Tensor:
     """Noise ~ N(0, 1) of shape (b, ...), drawn in float32 on the CPU, so that a seed means the same everywhere.
 
-    One generator draws the whole batch at once, as in diffusers. Of a list each draws its own picture, which then
-    does not depend on its neighbours. None is torch's global generator.
+    One generator draws the whole batch at once, as in diffusers. With a list, each generator draws its own image, so
+    an image does not depend on the others of its batch. None is torch's global generator.
     """
     if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(*shape, generator=generator)
-    return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
+        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.cat([draw_noise((1, *shape[1:]), each) for each in generator])
 
 
-def guided_eps(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance: from the prediction without the text, go towards the one with it, and past it.
+def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: from the prediction without the text towards the one with it, and past it.
 
     Ho and Salimans 2022, eq. 6, with guidance_scale = 1 + w: 0 ignores the text, 1 follows it, 7.5 exaggerates it.
     """
@@ -60,67 +41,125 @@ def denoise(
     model: LatentDiffusion,
     x_T: Tensor,
     context: Tensor,
-    timesteps: Sequence[int],
+    timesteps: Iterable[int],
     *,
     negative_context: Tensor | None = None,
     guidance_scale: float = 1.0,
-    scheduler: str = "ddim",
+    step: Step = ddim,
     generator: Generators = None,
     after_step: AfterStep | None = None,
     progress: bool = False,
 ) -> Iterator[State]:
-    """The loop: yields a State before each step, and a last one, t = -1, with the result. Lazy: ask for the next.
+    """The loop: a generator of one State before each step, and a last one, t = -1, with the result.
 
     Args:
+        model: its UNet may be any callable (x_t, t, context) -> prediction: (n, c, h, w), (1,), (n, 77, d) to
+            (n, c, h, w), where n is b, or 2b with guidance.
         x_T: latents at the noise level of timesteps[0], (b, c, h, w).
         context: the text encoder's vectors, (b, 77, d).
         timesteps: from high to low, such as model.schedule.timesteps(50); may be empty. Each step goes to the next
-            one. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000; and with
-            "leading" and over 500 steps it ends at alpha_bar_0 whatever set_alpha_to_one says.)
-        negative_context: what to steer away from, as context, usually the empty text; needed unless the scale is 1.
-        guidance_scale: see `guided_eps`.
-        scheduler: "ddpm", "ddim", "euler" or "dpm++".
+            one. (diffusers' DDIM goes to t - 1000 // n: another, unless "leading" or n divides 1000.)
+        negative_context: vectors to steer away from, as context, usually the empty text's; needed unless
+            guidance_scale is 1.
+        guidance_scale: see `guide`.
+        step: `samplers.ddim`, ddpm, euler or dpmpp_2m, or a function of your own of the same form.
         generator: draws DDPM's noise; see `draw_noise`.
         after_step: called as after_step(x, t_prev) after each step, where t_prev is the timestep whose noise level
-            x now has (-1 at the end); the loop goes on with what it returns.
+            x now has (-1 at the end); the loop goes on with the latent that it returns.
         progress: show a progress bar.
-    Raises InputError, at once, if the arguments do not fit each other.
+    Raises InputError at the call if the arguments do not fit each other.
     """
-    steps = whole_timesteps(timesteps)
-    check_denoise(model, x_T, context, steps, negative_context, guidance_scale, scheduler, generator)
-    schedule, guidance_scale = model.schedule, float(guidance_scale)  # a Fraction does not multiply with tensors
+    steps = _check(model, x_T, context, timesteps, negative_context, guidance_scale, step, generator, after_step)
+    scale = float(guidance_scale)
+    x_T = x_T.to(model.device, torch.float32)
 
-    @torch.no_grad()  # while a step is computed; not while the caller looks at a State
+    @torch.no_grad()  # while a step is computed, not while the caller looks at a State
     def states() -> Iterator[State]:
-        x_t = x_T.to(model.device, torch.float32)
-        eps = torch.zeros_like(x_t)
-        both = context if negative_context is None or guidance_scale == 1 else torch.cat([negative_context, context])
-        both = both.to(model.dtype)  # (b or 2b, 77, d): at a scale of 1 a half would cancel out, and is not computed
-        ours = isinstance(model.unet, UNet)  # a UNet of your own gets plain tensors of the same batch
-        text = model.unet.read(both) if ours else both
-        x0_before, alpha_bar_before = None, None  # DPM-Solver++ looks back
-        for t, t_prev in zip(tqdm(steps, disable=not progress), [*steps[1:], -1]):
-            x = (x_t if ours else repeated(x_t, len(both))).to(model.dtype)
-            prediction = model.unet(x, torch.tensor([t]), text).float()  # eps or v, (b or 2b, c, h, w)
-            if guidance_scale != 1:
-                prediction = guided_eps(prediction[: len(x_t)], prediction[len(x_t) :], guidance_scale)
-            x0_hat, eps = schedule.x0_and_eps(prediction, x_t, t)
-            yield State(t, x_t, eps, x0_hat)
-
-            alpha_bar_t = schedule.alpha_bar(t)
-            alpha_bar_prev = schedule.alpha_bar(t_prev) if t_prev >= 0 or scheduler == "ddim" else 1.0
-            if scheduler == "ddim":
-                x_t = schedulers.ddim_step(x_t, eps, alpha_bar_t, alpha_bar_prev)
-            elif scheduler == "ddpm":
-                noise = draw_noise(x_t.shape, generator).to(x_t.device)
-                x_t = schedulers.ddpm_step(x_t, eps, alpha_bar_t, alpha_bar_prev, noise)
-            elif scheduler == "euler":
-                x_t = schedulers.euler_step(x_t, eps, alpha_bar_t, alpha_bar_prev)
-            else:
-                x_t = schedulers.dpmpp_2m_step(x_t, eps, alpha_bar_t, alpha_bar_prev, x0_before, alpha_bar_before)
-                x0_before, alpha_bar_before = x0_hat, alpha_bar_t
+        x_t, eps, before = x_T, torch.zeros_like(x_T), None
+        both = context if negative_context is None or scale == 1 else torch.cat([negative_context, context])
+        both = both.to(model.device, model.dtype)  # (b or 2b, 77, d): a scale of 1 needs no negative half
+        levels = [*map(model.schedule.alpha_bar, steps), final_alpha_bar(model.schedule, step)]
+        for i, t in enumerate(tqdm(steps, disable=not progress)):
+            x = x_t if scale == 1 else torch.cat([x_t, x_t])
+            prediction = model.unet(x.to(model.dtype), torch.tensor([t], device=x.device), both).float()
+            if scale != 1:
+                prediction = guide(*prediction.chunk(2), scale)
+            x0_hat, eps = model.schedule.x0_and_eps(prediction, x_t, t)
+            now = State(t, x_t, eps, x0_hat, levels[i])
+            yield now
+            x_t = step(now, levels[i + 1], before, lambda: draw_noise(x_T.shape, generator).to(x_T.device))
             if after_step is not None:
-                x_t = after_step(x_t, t_prev)
-        yield State(-1, x_t, eps, x_t)
+                x_t = after_step(x_t, steps[i + 1] if i + 1 < len(steps) else -1)
+            before = now
+        yield State(-1, x_t, eps, x_t, levels[-1])
 
     return states()
+
+
+def check_guidance(guidance_scale: float) -> None:
+    """Raise InputError unless the scale is a finite number; far beyond 10000 only overflow is left."""
+    if not isinstance(guidance_scale, Real) or not abs(guidance_scale) <= 10_000:
+        raise InputError(
+            f"guidance_scale is {guidance_scale!r}; it must be a finite number, at most 10000, such as 7.5."
+        )
+
+
+def check_generator(generator: Generators, batch: int) -> None:
+    """Raise InputError unless it is None, a generator on the CPU, or a list of one per image."""
+    if generator is None:
+        return
+    each = [generator] if isinstance(generator, torch.Generator) else generator
+    if not isinstance(each, (list, tuple)) or not all(isinstance(g, torch.Generator) for g in each):
+        raise InputError("generator must be a torch.Generator, or a list of them.")
+    if any(g.device.type != "cpu" for g in each):
+        raise InputError("generator must be on the CPU: noise is drawn there, and then moved to the model's device.")
+    if each is generator and len(each) != batch:
+        raise InputError(f"{len(each)} generators do not fit {batch} images; give one, or one per image.")
+
+
+def _check(
+    model: LatentDiffusion,
+    x_T: Tensor,
+    context: Tensor,
+    timesteps: Iterable[int],
+    negative_context: Tensor | None,
+    guidance_scale: float,
+    step: Step,
+    generator: Generators,
+    after_step: AfterStep | None,
+) -> list[int]:
+    """Check the arguments of `denoise`; returns the timesteps as a list of int."""
+    check_model(model)
+    try:
+        steps = [operator.index(t) for t in timesteps]
+    except TypeError:
+        raise InputError("timesteps must be a list of whole numbers, such as model.schedule.timesteps(50).") from None
+    for t in steps:
+        model.schedule.check_timesteps(t)
+    if any(t <= t_prev for t, t_prev in zip(steps, steps[1:])):
+        raise InputError("timesteps must go from high to low, each of them once.")
+    for name, function in (("step", step), ("after_step", after_step or ddim)):
+        if not callable(function):
+            raise InputError(f"{name} must be a function, such as ldm_course.samplers.ddim, not {function!r}.")
+    check_guidance(guidance_scale)
+    for value in (x_T, context, context if negative_context is None else negative_context):
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"x_T, context and negative_context must each be a torch.Tensor, not {type(value).__name__}."
+            )
+    if x_T.dim() != 4 or context.dim() != 3 or len(x_T) != len(context) or 0 in x_T.shape:
+        raise InputError(
+            f"x_T must be (b, c, h, w) and context (b, tokens, d) with the same b; they are {tuple(x_T.shape)} "
+            f"and {tuple(context.shape)}."
+        )
+    if guidance_scale != 1 and negative_context is None:
+        raise InputError(
+            "Guidance needs negative_context, such as the empty text's vectors; or set guidance_scale=1."
+        )
+    if negative_context is not None and negative_context.shape != context.shape:
+        raise InputError(
+            f"negative_context must have context's shape, {tuple(context.shape)}; "
+            f"it has {tuple(negative_context.shape)}."
+        )
+    check_generator(generator, len(x_T))
+    return steps

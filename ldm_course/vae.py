@@ -1,4 +1,4 @@
-"""The autoencoder that turns a picture into a latent 48 times smaller, and back. Notebook 01.
+"""The autoencoder that turns an image into a latent 48 times smaller, and back. Notebook 01.
 
 The architecture is Stable Diffusion's (Rombach et al. 2022, https://arxiv.org/abs/2112.10752, section 3.1).
 """
@@ -24,7 +24,7 @@ class VAEConfig:
     block_out_channels: channels per level; every level but the last halves height and width.
     layers_per_block: residual blocks per level of the encoder; the decoder has one more.
     scaling_factor: latents are multiplied by it, so that the UNet sees a standard deviation of about 1.
-    sample_size: side of the training pictures, in pixels.
+    sample_size: height and width of the training images, in pixels.
     """
 
     in_channels: int = 3
@@ -38,16 +38,16 @@ class VAEConfig:
 
 
 def reparameterize(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
-    """A draw from N(mean, std^2) that gradients pass through (Kingma and Welling 2014, section 2.4).
+    """Sample N(mean, std^2) so that gradients reach mean and std (Kingma and Welling 2014, section 2.4).
 
-    All three have one shape, noise ~ N(0, 1).
+    mean, std and noise ~ N(0, 1) have the same shape, and so has the result.
     """
     return mean + std * noise
 
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """The encoder's answer: one independent Gaussian per latent value.
+    """The posterior that the encoder predicts: one independent Gaussian per latent value.
 
     mean, logvar: both (b, latent_channels, h/8, w/8). `logvar` is clamped to [-30, 20].
     """
@@ -66,17 +66,17 @@ class DiagonalGaussian:
         return torch.exp(0.5 * self.logvar)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """A draw, see `reparameterize`; noise ~ N(0, 1), of the mean's shape."""
+        """A sample, by `reparameterize`; noise ~ N(0, 1) has the mean's shape."""
         return reparameterize(self.mean, self.std, noise)
 
     def kl(self) -> Tensor:
-        """KL(self || N(0, 1)) in nats, summed over each picture's latent (Kingma and Welling 2014, app. B): (b,)."""
+        """KL(self || N(0, 1)) in nats, summed over each image's latent (Kingma and Welling 2014, app. B): (b,)."""
         terms = 0.5 * (self.mean**2 + self.logvar.exp() - 1.0 - self.logvar)
         return terms.flatten(1).sum(dim=1)
 
 
 class VAEAttention(Attention):
-    """Self-attention of one head over all positions of the smallest feature map, with a shortcut around it."""
+    """Self-attention with one head over all positions of the smallest feature map, and a shortcut around it."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__(channels, heads=1, qkv_bias=True)
@@ -88,7 +88,7 @@ class VAEAttention(Attention):
         return x + tokens.transpose(1, 2).reshape(x.shape)  # (b, c, h, w)
 
 
-class MidBlock(nn.Module):
+class VAEMidBlock(nn.Module):
     """Residual block, attention, residual block, at the smallest size."""
 
     def __init__(self, channels: int, groups: int):
@@ -102,7 +102,7 @@ class MidBlock(nn.Module):
         return self.resnets[1](x)
 
 
-class DownBlock(nn.Module):
+class EncoderBlock(nn.Module):
     """One level of the encoder: residual blocks, then half the size, except at the last level."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
@@ -119,7 +119,7 @@ class DownBlock(nn.Module):
         return x
 
 
-class UpBlock(nn.Module):
+class DecoderBlock(nn.Module):
     """One level of the decoder: residual blocks, then twice the size, except at the last level."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
@@ -137,7 +137,7 @@ class UpBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture (b, 3, h, w) to (b, out_channels, h/8, w/8), for the four levels of Stable Diffusion."""
+    """Images (b, 3, h, w) to (b, out_channels, h/8, w/8), for the four levels of Stable Diffusion."""
 
     def __init__(self, config: VAEConfig, out_channels: int):
         super().__init__()
@@ -145,11 +145,11 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             [
-                DownBlock(before, after, config.layers_per_block, groups, is_last=level == len(channels) - 1)
+                EncoderBlock(before, after, config.layers_per_block, groups, is_last=level == len(channels) - 1)
                 for level, (before, after) in enumerate(zip(channels[:1] + channels, channels))
             ]
         )
-        self.mid_block = MidBlock(channels[-1], groups)
+        self.mid_block = VAEMidBlock(channels[-1], groups)
         self.conv_norm_out = GroupNorm(groups, channels[-1], EPS)
         self.conv_out = nn.Conv2d(channels[-1], out_channels, 3, padding=1)
 
@@ -162,16 +162,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent (b, latent_channels, h/8, w/8) to picture (b, 3, h, w); the encoder mirrored, one layer deeper."""
+    """Latents (b, latent_channels, h/8, w/8) to images (b, 3, h, w); the encoder mirrored, with one block more per level."""
 
     def __init__(self, config: VAEConfig):
         super().__init__()
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
-        self.mid_block = MidBlock(channels[0], groups)
+        self.mid_block = VAEMidBlock(channels[0], groups)
         self.up_blocks = nn.ModuleList(
             [
-                UpBlock(before, after, config.layers_per_block + 1, groups, is_last=level == len(channels) - 1)
+                DecoderBlock(before, after, config.layers_per_block + 1, groups, is_last=level == len(channels) - 1)
                 for level, (before, after) in enumerate(zip(channels[:1] + channels, channels))
             ]
         )
@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.conv_in(z.to(memory_format=torch.channels_last))  # laid out so, convolutions are quicker here
+        h = self.conv_in(z.to(memory_format=torch.channels_last))  # the faster memory layout for these convolutions
         h = self.mid_block(h)
         for block in self.up_blocks:
             h = block(h)
@@ -187,7 +187,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The plain autoencoder: a latent is a point, and nothing asks how the points lie in their space."""
+    """The plain autoencoder: a latent is a point, and no term of the loss arranges the points in their space."""
 
     def __init__(self, config: VAEConfig):
         super().__init__()
@@ -196,19 +196,19 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures (b, 3, h, w) in [-1, 1] to latents (b, latent_channels, h/8, w/8)."""
+        """Images (b, 3, h, w) in [-1, 1] to latents (b, latent_channels, h/8, w/8)."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents back to pictures, roughly in [-1, 1]."""
+        """Latents back to images, (b, 3, h, w), roughly in [-1, 1]."""
         return self.decoder(z)
 
 
 class AutoencoderKL(nn.Module):
-    """Stable Diffusion's variational autoencoder: the encoder answers with a Gaussian per latent value.
+    """Stable Diffusion's variational autoencoder: the encoder predicts a Gaussian per latent value.
 
-    Latents here are unscaled. The UNet works on `config.scaling_factor` times these; the pipelines multiply
-    after encoding and divide before decoding.
+    Latents here are unscaled. The UNet works on `config.scaling_factor` times these; `LatentDiffusion.encode`
+    multiplies, and `LatentDiffusion.decode` divides.
     """
 
     def __init__(self, config: VAEConfig):
@@ -221,13 +221,13 @@ class AutoencoderKL(nn.Module):
 
     @property
     def downscale(self) -> int:
-        """How many pixels a latent cell is wide: 8 with four levels."""
+        """Width and height of a latent cell in pixels: 8 with four levels."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Pictures (b, 3, h, w) in [-1, 1] to the distribution of their latents, (b, latent_channels, h/8, w/8)."""
+        """Images (b, 3, h, w) in [-1, 1] to the posterior of their latents, (b, latent_channels, h/8, w/8)."""
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (b, latent_channels, h/8, w/8) to pictures (b, 3, h, w), roughly in [-1, 1]."""
+        """Latents (b, latent_channels, h/8, w/8) to images (b, 3, h, w), roughly in [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ldm_course.errors import InputError, shown
+from ldm_course.errors import InputError
 
 from .vocabulary import ATTRIBUTES
 
@@ -83,7 +83,7 @@ def caption(
     """
     for name in attributes or ():
         if not isinstance(name, str) or name not in ATTRIBUTES:
-            raise InputError(f"attributes must be among {', '.join(ATTRIBUTES)}, not {shown(name)}.")
+            raise InputError(f"attributes must be among {', '.join(ATTRIBUTES)}, not {name!r}.")
     said = {k: v for k, v in values.items() if attributes is None or k in attributes or k == "animal"}
     if rng is None:
         return _plain(said)

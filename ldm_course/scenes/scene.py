@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ldm_course.errors import InputError, shown
+from ldm_course.errors import InputError
 
 from . import captions
 from .drawing import draw
@@ -76,11 +76,11 @@ class Scene:
         for name, allowed in (*ATTRIBUTES.items(), ("facing", ("left", "right"))):
             value = getattr(self, name)
             if not (isinstance(value, str) and value in allowed) and not (name == "accessory" and value is None):
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}.")
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
         for name in (*RANGES, "smile"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not abs(value) <= 1000:  # far larger ones crash the renderer
-                raise InputError(f"{name} must be a number from -1000 to 1000, not {shown(value)}.")
+                raise InputError(f"{name} must be a number from -1000 to 1000, not {value!r}.")
         if self.size <= 0:
             raise InputError(f"size must be above 0, not {self.size!r}.")
 
@@ -99,7 +99,7 @@ class Scene:
         other part, and for the accessory of a scene that has none.
         """
         if not isinstance(part, str) or part not in PARTS:
-            raise InputError(f"part must be one of {', '.join(PARTS)}, not {shown(part)}.")
+            raise InputError(f"part must be one of {', '.join(PARTS)}, not {part!r}.")
         if part == "accessory" and self.accessory is None:
             raise InputError("this scene has no accessory, so there is nothing to mask.")
         groups = {"face": {"face", "eyes"}, "animal": set(PARTS) - {"animal", "background"}}
@@ -125,7 +125,7 @@ def random_scene(rng: random.Random, held_out: bool | None = False) -> Scene:
     InputError unless rng is a random.Random.
     """
     if not isinstance(rng, random.Random):
-        raise InputError(f"rng must be a random.Random, such as random.Random(0), not {shown(rng)}.")
+        raise InputError(f"rng must be a random.Random, such as random.Random(0), not {rng!r}.")
     while True:
         values = {name: rng.choice(allowed) for name, allowed in ATTRIBUTES.items()}
         if held_out is None or is_held_out(values) == held_out:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import resvg_py
 from PIL import Image
 
-from ldm_course.errors import InputError, shown
+from ldm_course.errors import InputError
 
 OUTLINE = 2.2
 """Width of the dark outlines."""
@@ -91,6 +91,6 @@ def silhouette(pieces: Iterable[Piece], parts: set[str]) -> str:
 def rasterise(svg: str, size: int) -> Image.Image:
     """Render an SVG to an RGB picture of `size` x `size` pixels; InputError unless 1 <= size <= 8192."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 8192:
-        raise InputError(f"size must be a positive whole number of pixels, at most 8192, not {shown(size)}.")
+        raise InputError(f"size must be a positive whole number of pixels, at most 8192, not {size!r}.")
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ldm_course.errors import InputError, brief
-from ldm_course.schedulers import NoiseSchedule
+from ldm_course.schedule import NoiseSchedule
 from ldm_course.unet import UNetConfig
 from ldm_course.vae import VAEConfig
 
