@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline
 from helpers import our_model, tiny_pipeline
 from hypothesis import HealthCheck, settings
 
-from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.model import LatentDiffusion
 
-# How long hypothesis searches: "short" is the same cases each time, "long" (make test-long) others each time.
+# How long hypothesis searches: "short" tries the same cases each time, "long" (make test-long) others.
 SLOW = {"deadline": timedelta(minutes=1), "suppress_health_check": list(HealthCheck)}
 settings.register_profile("short", max_examples=25, derandomize=True, database=None, **SLOW)
 settings.register_profile("long", max_examples=1000, print_blob=True, **SLOW)

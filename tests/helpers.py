@@ -19,12 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import ldm_course.checkpoint
 import ldm_course.unet
 import ldm_course.vae
-from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.errors import InputError
-from ldm_course.schedulers import NoiseSchedule
+from ldm_course.model import LatentDiffusion
+from ldm_course.schedule import NoiseSchedule
 
 T = TypeVar("T")
 
@@ -76,6 +75,7 @@ def or_one_sentence(call: Callable[[], T]) -> T | None:
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Gaussian noise; the same seed gives the same noise."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -87,12 +87,14 @@ def our_unet(theirs: UNet2DConditionModel) -> ldm_course.unet.UNet:
 
 
 def our_vae(theirs: AutoencoderKL) -> ldm_course.vae.AutoencoderKL:
+    """As `our_unet`."""
     ours = ldm_course.vae.AutoencoderKL(_config(theirs, ldm_course.vae.VAEConfig))
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours.eval().requires_grad_(False)
 
 
 def our_model(pipe: StableDiffusionPipeline) -> LatentDiffusion:
+    """Our model with the weights and the schedule of diffusers' pipeline."""
     return LatentDiffusion(
         vae=our_vae(pipe.vae),
         unet=our_unet(pipe.unet),
@@ -173,7 +175,7 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer, seed: int = 2) -> CLIPTextModel:
 
 
 def tiny_pipeline(folder: Path, **schedule) -> StableDiffusionPipeline:
-    """A whole Stable Diffusion of 100,000 weights; pictures are 64 x 64."""
+    """A whole Stable Diffusion of 100,000 weights; images are 64 x 64."""
     tokenizer = tiny_tokenizer(folder / "tokenizer_files")
     return StableDiffusionPipeline(
         vae=tiny_vae(),
@@ -189,5 +191,5 @@ def tiny_pipeline(folder: Path, **schedule) -> StableDiffusionPipeline:
 
 def needs_a_compiler() -> pytest.MarkDecorator:
     """For tests of compile=True: skipped where it cannot work."""
-    lacking = not any(map(shutil.which, ldm_course.checkpoint.COMPILERS)) or " " in torch.__file__
+    lacking = not any(map(shutil.which, ("g++", "clang++", "cl"))) or " " in torch.__file__
     return pytest.mark.skipif(lacking, reason="torch cannot compile here: no C++ compiler, or a space in its path")
