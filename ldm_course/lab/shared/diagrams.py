@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.inputs import check_choice
-from ldm_course.lab.plots import BLUE, INK, ORANGE
+from ldm_course.errors import check_choice
+from ldm_course.lab.shared.plots import BLUE, INK, ORANGE
+from ldm_course.model import LatentDiffusion
 
 TASKS = ("txt2img", "img2img", "inpaint")
 TINTS = {INK: "#ffffff", BLUE: "#dcebf5", ORANGE: "#fbe7db"}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ldm_course import pipelines, sampling, schedulers, unet, vae
+from ldm_course import pipelines, sampling, unet, vae
 from ldm_course.blocks import ResnetBlock
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import GroupNorm
@@ -22,12 +22,8 @@ FUNCTIONS: dict[str, ModuleType] = {  # what can be replaced, and where the pipe
     "reparameterize": vae,
     "timestep_embedding": unet,
     "strength_timesteps": pipelines,
-    "keep_outside": pipelines,
-    "guided_eps": sampling,
-    "ddpm_step": schedulers,
-    "ddim_step": schedulers,
-    "euler_step": schedulers,
-    "dpmpp_2m_step": schedulers,
+    "keep_known_region": pipelines,
+    "guide": sampling,
 }
 MODULES: dict[str, type[nn.Module]] = {"GroupNorm": GroupNorm, "ResnetBlock": ResnetBlock}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ldm_course.errors import InputError
 from ldm_course.images import to_pil
-from ldm_course.lab import plots
+from ldm_course.lab.shared import plots
 from ldm_course.scenes import ATTRIBUTES, training_scene
 
 SMALL = 32  # pixels, the side of the small pictures

@@ -13,9 +13,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.lab.norms import SIGNED
-from ldm_course.lab.plots import BLUE, INK, ORANGE, SIDE
-from ldm_course.lab.unets import Stage
+from ldm_course.lab.nb02_unet.probes import Stage
+from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, SIDE, SIGNED
 
 GREY, SKY, AMBER, GREEN = "#dddddd", "#8ec4e8", "#f0a04b", "#007a5a"
 

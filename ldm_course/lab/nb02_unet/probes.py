@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ldm_course.blocks import Attention, Downsample, ResnetBlock, Text, Upsample
-from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.blocks import Attention, Downsample, ResnetBlock, Upsample
 from ldm_course.errors import InputError
-from ldm_course.lab import plots
+from ldm_course.lab.shared import plots
+from ldm_course.model import LatentDiffusion
 from ldm_course.unet import SpatialTransformer, UNet, UpBlock
 
 KINDS: dict[type[nn.Module], str] = {

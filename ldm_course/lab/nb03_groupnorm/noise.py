@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.measure import interval
-from ldm_course.lab.plots import BLUE, INK, ORANGE, PALE, decoded, grid, latent_picture
-from ldm_course.sampling import State
-from ldm_course.schedulers import NoiseSchedule
+from ldm_course.lab.shared.measure import interval
+from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, PALE, decoded, grid, latent_picture
+from ldm_course.model import LatentDiffusion
+from ldm_course.samplers import State
+from ldm_course.schedule import NoiseSchedule
 
 STYLES = {  # colours of Okabe and Ito, and marks that differ in print
     "ddpm": ("#009e73", "^:"),

@@ -10,7 +10,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ldm_course.lab.plots import Frame, jpeg, png, strip
+from ldm_course.lab.shared.plots import Frame, jpeg, png, strip
 
 
 def describe(frame: Frame) -> str:

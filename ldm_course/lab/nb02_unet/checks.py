@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ldm_course import unet
 from ldm_course.blocks import ResnetBlock
-from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, WRONG, Verdict, compare, draws, plugged
+from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, plugged
+from ldm_course.model import LatentDiffusion
 
 # ---- exercise 1 ------------------------------------------------------------------------------------------------
 

@@ -15,17 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.images import to_pil
-from ldm_course.sampling import State
-from ldm_course.schedulers import NoiseSchedule
+from ldm_course.model import LatentDiffusion
+from ldm_course.samplers import State
+from ldm_course.schedule import NoiseSchedule
 
 BLUE, ORANGE, INK, PALE = "#0072b2", "#d55e00", "#222222", "#bbbbbb"
 LOW, MIDDLE, HIGH = (94, 60, 153), (247, 247, 247), (230, 97, 1)  # purple, white, orange
+SIGNED = LinearSegmentedColormap.from_list("signed", [[value / 255 for value in c] for c in (LOW, MIDDLE, HIGH)])
 SIDE, GAP, TEXT = 384, 16, 26  # of a panel, in drawn pixels; shown at half of that
 PANELS = ("x_t", "eps", "x0_hat", "x0_hat, decoded")
 

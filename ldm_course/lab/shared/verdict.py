@@ -14,9 +14,9 @@ from IPython.display import display
 from PIL import Image, ImageChops
 from torch import Tensor
 
-from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab import plots
-from ldm_course.lab.plugs import plug
+from ldm_course.lab.shared import plots
+from ldm_course.lab.shared.plugs import plug
+from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import txt2img
 
 RIGHT, WRONG, NOT_TRIED = "right", "wrong", "not tried"

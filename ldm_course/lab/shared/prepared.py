@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_course.checkpoint import LatentDiffusion
 from ldm_course.images import resized, to_rgb, to_tensor, worked_size
-from ldm_course.text import encode_prompt
+from ldm_course.model import LatentDiffusion, encode_prompt
 
 GUIDANCE = 7.5  # of the live widgets
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course import vae
-from ldm_course.checkpoint import LatentDiffusion
-from ldm_course.lab.checks.verdict import RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged
+from ldm_course.lab.shared.verdict import RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged
+from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import img2img
 from ldm_course.scenes import Scene
 

@@ -8,16 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import group_norm_by_hand
-from ldm_course.lab.measure import interval
-from ldm_course.lab.plots import BLUE, HIGH, INK, LOW, MIDDLE, ORANGE, PALE
-
-SIGNED = LinearSegmentedColormap.from_list("signed", [[value / 255 for value in c] for c in (LOW, MIDDLE, HIGH)])
+from ldm_course.lab.shared.measure import interval
+from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, PALE, SIGNED
 
 # ---- measuring -------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
-from ldm_course.errors import InputError
-from ldm_course.inputs import check_choice
+from ldm_course.errors import InputError, check_choice
+from ldm_course.io.hub import bundled_path
+from ldm_course.io.load import load
+from ldm_course.model import LatentDiffusion
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

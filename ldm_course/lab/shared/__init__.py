@@ -1,0 +1,1 @@
+"""What all notebooks use: setup, figures, widgets, plugs and verdicts."""
