@@ -4,23 +4,28 @@
 
 PYTHON ?= python3
 PROMPT  = a dog with glasses
-OUT     = picture.png
+OUT     = image.png
 SEED    = 1
 
+JOBS    = 2
+
 PY := .venv/bin/python
+# Tests run in JOBS processes of one thread each, which is quicker than one process of several threads.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 help:
 	@echo 'make lab                 open the notebooks in JupyterLab'
-	@echo 'make image PROMPT="..."  paint a picture into picture.png (OUT=other.png, SEED=2)'
-	@echo 'make test                lint, types, tests, and every notebook from top to bottom'
+	@echo 'make image PROMPT="..."  generate an image and save it as image.png (OUT=other.png, SEED=2)'
+	@echo 'make check               lint, types, imports and the tests of the core: the quick checks'
+	@echo 'make test                the same, all other tests, and every notebook from top to bottom'
 	@echo 'make test-long           the search for bad input and broken files, for much longer'
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium'
-	@echo 'make test-versions       the tests and notebooks with old, Colab'"'"'s and the newest packages'
-	@echo 'make test-wheel          build wheel and sdist, and paint with the wheel alone'
-	@echo 'make format              give code and notebooks the form that "make test" asks for'
+	@echo 'make test-versions       the tests and notebooks with old packages, Colab'"'"'s and the newest'
+	@echo 'make test-wheel          build wheel and sdist, and generate an image with the wheel alone'
+	@echo 'make format              format code and notebooks, and repair what lint can repair'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
-	@echo 'The first run installs into .venv; PYTHON=python3.12 picks another Python (3.10 or newer).'
+	@echo 'The first run installs into .venv; PYTHON=python3.12 picks another Python (3.11 or newer).'
 
 # JupyterLab refuses to run as root (in a container, say) unless told.
 lab: .venv/.lab
@@ -34,27 +39,32 @@ image: export LDM_OUT = $(OUT)
 image: .venv/.core
 	@.venv/bin/ldm-course txt2img --seed $(SEED) -o "$$LDM_OUT" -- "$$LDM_PROMPT"
 
-test: .venv/.test
+lint: .venv/.test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
-	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	.venv/bin/lint-imports
 
-# Other cases each time; what failed is kept in .hypothesis and tried again first.
+check: lint
+	$(PYTEST) -m "not slow" $(addprefix --ignore=tests/,evaluate lab robustness train)
+
+test: lint
+	$(PYTEST)
+	$(PYTEST) --nbval-lax --nbval-current-env notebooks
+
+# New random cases each time; those that failed are stored in .hypothesis and tried again first.
 test-long: .venv/.test
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest tests/test_bad_input.py tests/test_bad_folders.py tests/test_bad_shell.py
-	KILLS=20 $(PY) -m pytest tests/test_faults.py
+	HYPOTHESIS_PROFILE=long KILLS=20 $(PY) -m pytest tests/robustness
 
-# Some of it:  make test-browser TESTS="-k 05"
+# Some of the tests:  make test-browser TESTS="-k 05"
 test-browser: .venv/.browser
 	$(PY) -m pytest --confcutdir=tests/browser tests/browser $(TESTS)
 
-# One of them:  make test-versions VERSIONS=colab
+# One set only:  make test-versions VERSIONS=colab
 test-versions:
 	VERSIONS="$(VERSIONS)" TESTS="$(TESTS)" $(PYTHON) tests/versions/run.py
 
-# The wheel is built from the sdist, and knows nothing of this folder.
+# The wheel is built from the sdist and run outside this folder.
 test-wheel:
 	rm -rf dist build/alone
 	$(PYTHON) -m venv build/alone
@@ -75,8 +85,8 @@ distclean: clean
 	rm -rf .venv .venv-versions
 
 # Installation. The stamps .core, .lab, .test and .browser say what .venv holds. They are written last, so an
-# interrupted run is taken up again; while they are newer than the two files, nothing is installed and no network
-# is needed. (--no-compile: Python compiles what it imports, which is less than everything.)
+# interrupted installation is resumed; while they are newer than the two files, nothing is installed and no network
+# is needed. (--no-compile: Python compiles only what it imports.)
 .venv/.core: STAMPS = .venv/.core
 .venv/.lab:  STAMPS = .venv/.core .venv/.lab
 .venv/.test: STAMPS = .venv/.core .venv/.lab .venv/.test
@@ -94,11 +104,11 @@ distclean: clean
 # No recipe: where .venv is missing, or the Python that it points to, the stamps count as out of date.
 $(PY):
 
-export NO_PYTHON = There is no '$(PYTHON)': install Python 3.10 or newer, or name one with PYTHON=...
+export NO_PYTHON = There is no '$(PYTHON)': install Python 3.11 or newer, or name one with PYTHON=...
 define CHECK_PYTHON
 import sys
-if sys.version_info < (3, 10):
-    sys.exit("'$(PYTHON)' is older than Python 3.10: install a newer one, or name it with PYTHON=...")
+if sys.version_info < (3, 11):
+    sys.exit("'$(PYTHON)' is older than Python 3.11: install a newer one, or name it with PYTHON=...")
 try:
     import ensurepip, venv
 except ImportError:
@@ -106,4 +116,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image test test-long test-browser test-versions test-wheel format clean distclean
+.PHONY: help lab image lint check test test-long test-browser test-versions test-wheel format clean distclean

@@ -4,8 +4,8 @@
     make test-versions VERSIONS="colab"       one of them
     make test-versions VERSIONS=colab TESTS="notebooks/01_autoencoder_vs_vae.ipynb"     some of the tests
 
-Each set is a list of pins beside this file. It is installed into an environment of its own, .venv-versions/NAME,
-which is made anew when the list or pyproject.toml has changed.
+Each set is a list of pins beside this file. It is installed into its own environment, .venv-versions/NAME, which is
+rebuilt when the list or pyproject.toml has changed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SHOWN = ("ipywidgets", "transformers", "diffusers", "numpy", "matplotlib", "accelerate", "huggingface_hub", "torch")
 NOTEBOOK_OPTIONS = ["--nbval-lax", "--nbval-current-env"]
+PROCESSES = ["-n", "2", "--dist", "loadfile"]  # with one thread each, as in the Makefile
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def environment(name: str) -> Path:
-    """The Python of a set's environment, which is installed if it is not there, or was for another list."""
+    """The Python of a set's environment; the environment is installed if it is missing or was for another list."""
     folder = ROOT / ".venv-versions" / name
     python, stamp = folder / "bin" / "python", folder / ".installed"
     pins = HERE / f"{name}.txt"
@@ -65,10 +66,12 @@ def environment(name: str) -> Path:
 
 
 def run(python: Path, what: str) -> tuple[int, str]:
-    """Run one folder or file; its exit code, and pytest's last line."""
+    """Run one folder or file; returns its exit code and pytest's last line."""
     options = NOTEBOOK_OPTIONS if what.startswith("notebooks") else []
-    command = [str(python), "-m", "pytest", *options, what]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [str(python), "-m", "pytest", *PROCESSES, *options, what]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     last = ""
     for line in child.stdout:
