@@ -1,12 +1,12 @@
-"""The small world: cartoon scenes that draw themselves, caption themselves and know their parts' masks."""
+"""The small world: cartoon scenes that render themselves, their captions and the masks of their parts."""
 
 from __future__ import annotations
 
-from .captions import random_caption, random_mention
-from .held_out import HELD_OUT, is_held_out
-from .scene import Scene, random_scene, training_scene
-from .sheet import attribute_scenes, contact_sheet
-from .vocabulary import ATTRIBUTES, PARTS
+from ldm_course.scenes.captions import random_caption, random_mention
+from ldm_course.scenes.held_out import HELD_OUT, is_held_out
+from ldm_course.scenes.scene import Scene, random_scene, training_scene
+from ldm_course.scenes.sheet import attribute_scenes, contact_sheet
+from ldm_course.scenes.vocabulary import ATTRIBUTES, PARTS
 
 __all__ = [
     "ATTRIBUTES",

@@ -5,8 +5,8 @@ They come in three layers: under the eyes (lenses, scarf), under the nose or tru
 
 from __future__ import annotations
 
-from .heads import EYES
-from .svg import limb, line, oval, path, shaded
+from ldm_course.scenes.heads import EYES
+from ldm_course.scenes.svg import limb, line, oval, path, shaded
 
 LENS, FRAME, RIM = "#d3f1ff", "#e3203f", "#3d0a1c"
 

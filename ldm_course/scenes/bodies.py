@@ -1,9 +1,9 @@
-"""Bodies for the three actions, in picture coordinates, facing right; `HEAD_AT` says where the head goes."""
+"""Bodies for the three actions, in image coordinates, facing right; `HEAD_AT` says where the head goes."""
 
 from __future__ import annotations
 
-from .heads import Fur
-from .svg import Piece, adjust, limb, line, oval, path, shaded
+from ldm_course.scenes.heads import Fur
+from ldm_course.scenes.svg import Piece, adjust, limb, line, oval, path, shaded
 
 HEAD_AT = {"sitting": (64.0, 51.0), "running": (65.0, 51.0), "sleeping": (48.0, 78.0)}
 """Middle of the head. Sitting and running nearly agree, so that the lower half alone tells them apart."""

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ldm_course.errors import InputError
-
-from .vocabulary import ATTRIBUTES
-
-if TYPE_CHECKING:
-    from .scene import Scene
+from ldm_course.scenes.description import Description
+from ldm_course.scenes.vocabulary import ATTRIBUTES
 
 ANIMALS = {
     "dog": ("dog", "dog", "dog", "puppy"),
@@ -68,9 +64,9 @@ def random_mention(rng: random.Random) -> tuple[str, ...]:
     return tuple(name for name in ATTRIBUTES if name == "animal" or rng.random() < 0.5)
 
 
-def random_caption(scene: Scene, rng: random.Random) -> str:
-    """A caption of a `Scene` in a random phrasing, mentioning a random part of it (see `random_mention`)."""
-    return scene.caption(rng, attributes=random_mention(rng))
+def random_caption(scene: Description, rng: random.Random) -> str:
+    """A caption of a scene in a random phrasing, mentioning a random part of it (see `random_mention`)."""
+    return caption(scene.attributes(), rng, random_mention(rng))
 
 
 def caption(

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from .accessories import on_top, under_eyes, under_nose
-from .bodies import BODIES, HEAD_AT, dust, shadow, snores
-from .heads import HEADS, coat, eyes
-from .places import PLACES
-from .svg import Piece, adjust, moved
-
-if TYPE_CHECKING:
-    from .scene import Scene
+from ldm_course.scenes.accessories import on_top, under_eyes, under_nose
+from ldm_course.scenes.bodies import BODIES, HEAD_AT, dust, shadow, snores
+from ldm_course.scenes.description import Description
+from ldm_course.scenes.heads import HEADS, coat, eyes
+from ldm_course.scenes.places import PLACES
+from ldm_course.scenes.svg import Piece, adjust, moved
 
 
-def background(scene: Scene) -> str:
+def background(scene: Description) -> str:
     """The place, its colours turned a little by `background_hue` and `background_light`."""
     svg = PLACES[scene.place](scene.background_shift, scene.background_spread)
     hue, light = 0.02 * scene.background_hue, 0.03 * scene.background_light
     return re.sub(r"#[0-9a-f]{6}", lambda match: adjust(match[0], hue, light), svg)
 
 
-def head(scene: Scene) -> list[Piece]:
+def head(scene: Description) -> list[Piece]:
     """The head with its eyes and accessory, around (0, 0)."""
     fur = coat(scene.colour, scene.fur_shade)
     asleep = scene.action == "sleeping"
@@ -37,7 +34,7 @@ def head(scene: Scene) -> list[Piece]:
     ]
 
 
-def draw(scene: Scene) -> list[Piece]:
+def draw(scene: Description) -> list[Piece]:
     """All pieces of the scene, the farthest first."""
     x, y = HEAD_AT[scene.action]
     animal = [Piece("background", shadow(scene.action))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .svg import adjust, limb, line, oval, path, shaded
+from ldm_course.scenes.svg import adjust, limb, line, oval, path, shaded
 
 EYES = ((-13.0, -3.0), (15.0, -3.0))
 """Centres of the two eyes."""

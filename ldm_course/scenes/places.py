@@ -5,7 +5,7 @@ Every place takes `shift` and `spread` (both -1 to 1), which move its shapes by 
 
 from __future__ import annotations
 
-from .svg import line, oval, path
+from ldm_course.scenes.svg import line, oval, path
 
 
 def rect(x: float, y: float, width: float, height: float, fill: str) -> str:

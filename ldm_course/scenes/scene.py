@@ -1,4 +1,4 @@
-"""A scene: what it shows, and how to draw it, mask it, caption it and draw one at random."""
+"""A scene: a description that renders itself, its masks and its captions; and scenes at random."""
 
 from __future__ import annotations
 
@@ -10,90 +10,28 @@ from typing import Any
 from PIL import Image
 
 from ldm_course.errors import InputError
-
-from . import captions
-from .drawing import draw
-from .held_out import is_held_out
-from .svg import document, rasterise, silhouette
-from .vocabulary import ATTRIBUTES, PARTS
-
-RANGES = {
-    "x": 6.0,
-    "y": 3.0,
-    "size": 0.12,
-    "tilt": 8.0,
-    "fur_shade": 1.0,
-    "gaze": 1.0,
-    "background_hue": 1.0,
-    "background_light": 1.0,
-    "background_shift": 1.0,
-    "background_spread": 1.0,
-}
-"""How far `random_scene` goes to either side of each field's default."""
+from ldm_course.scenes import captions
+from ldm_course.scenes.description import RANGES, Description
+from ldm_course.scenes.drawing import draw
+from ldm_course.scenes.held_out import is_held_out
+from ldm_course.scenes.svg import document, rasterise, silhouette
+from ldm_course.scenes.vocabulary import ATTRIBUTES, PARTS
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One picture, described by five attributes and by how it varies. The defaults give a neutral picture.
-
-    Any number up to 1000 is accepted for the variation; `random_scene` stays within `RANGES`. InputError for a larger
-    one, for an attribute that is not among `ATTRIBUTES`, and for a size of 0 or less.
-    """
-
-    animal: str = "dog"
-    colour: str = "brown"
-    accessory: str | None = None
-    action: str = "sitting"
-    place: str = "beach"
-    x: float = 0.0
-    """The animal's offset to the right, in pixels of a 128 px picture."""
-    y: float = 0.0
-    """Its offset downwards, in the same pixels."""
-    size: float = 1.0
-    """Its scale."""
-    facing: str = "right"
-    """The side it looks to: "left" or "right"."""
-    tilt: float = 0.0
-    """Rotation of the head, in degrees."""
-    fur_shade: float = 0.0
-    """-1 darker to 1 lighter."""
-    gaze: float = 0.0
-    """-1 to 1: where the pupils are."""
-    smile: float = 0.5
-    """0 shut to 1 open."""
-    background_hue: float = 0.0
-    """-1 to 1: turns the background's hues by up to 7 degrees."""
-    background_light: float = 0.0
-    """-1 darker to 1 lighter."""
-    background_shift: float = 0.0
-    """-1 to 1: moves some of the background's shapes."""
-    background_spread: float = 0.0
-    """-1 to 1: moves the others."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.accessory, str) and self.accessory == "none":
-            object.__setattr__(self, "accessory", None)
-        for name, allowed in (*ATTRIBUTES.items(), ("facing", ("left", "right"))):
-            value = getattr(self, name)
-            if not (isinstance(value, str) and value in allowed) and not (name == "accessory" and value is None):
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
-        for name in (*RANGES, "smile"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not abs(value) <= 1000:  # far larger ones crash the renderer
-                raise InputError(f"{name} must be a number from -1000 to 1000, not {value!r}.")
-        if self.size <= 0:
-            raise InputError(f"size must be above 0, not {self.size!r}.")
+class Scene(Description):
+    """A `Description` that can be rendered; its fields, their defaults and their errors are the same."""
 
     def svg(self) -> str:
-        """The picture as an SVG file of 128 x 128 units."""
+        """The image as an SVG file of 128 x 128 units."""
         return document(draw(self))
 
     def render(self, size: int = 128) -> Image.Image:
-        """The picture as RGB, `size` x `size` pixels. InputError unless 1 <= size <= 8192."""
+        """The image as RGB, `size` x `size` pixels. InputError unless 1 <= size <= 8192."""
         return rasterise(self.svg(), size)
 
     def mask(self, part: str, size: int = 128) -> Image.Image:
-        """Where a part is visible: an "L" picture, 255 there, 0 elsewhere, in between along the edges.
+        """Where a part is visible: an "L" image, 255 there, 0 elsewhere, in between along the edges.
 
         `part` is one of `PARTS`. What is covered (an ear under the hat) does not count as visible. InputError for any
         other part, and for the accessory of a scene that has none.
@@ -104,10 +42,6 @@ class Scene:
             raise InputError("this scene has no accessory, so there is nothing to mask.")
         groups = {"face": {"face", "eyes"}, "animal": set(PARTS) - {"animal", "background"}}
         return rasterise(silhouette(draw(self), groups.get(part, {part})), size).convert("L")
-
-    def attributes(self) -> dict[str, str]:
-        """The five attributes and their values; a missing accessory is "none"."""
-        return {name: getattr(self, name) or "none" for name in ATTRIBUTES}
 
     def caption(self, rng: random.Random | None = None, attributes: Sequence[str] | None = None) -> str:
         """A description in lower case.
@@ -120,7 +54,7 @@ class Scene:
 
 
 def random_scene(rng: random.Random, held_out: bool | None = False) -> Scene:
-    """Draw a scene: any but the held-out ones (False), only held-out ones (True), or any at all (None).
+    """A scene at random: any but the held-out ones (False), only held-out ones (True), or any at all (None).
 
     InputError unless rng is a random.Random.
     """

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures on one."""
+"""Contact sheets: many images on one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import replace
 from PIL import Image
 
 from ldm_course.errors import InputError
-
-from .scene import Scene
-from .vocabulary import ATTRIBUTES
+from ldm_course.scenes.scene import Scene
+from ldm_course.scenes.vocabulary import ATTRIBUTES
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """Put pictures of one size in rows of `columns`, `gap` pixels apart, on white."""
+    """Put images of one size in rows of `columns`, `gap` pixels apart, on white."""
     if not images or columns < 1 or gap < 0:
-        raise InputError("a contact sheet needs at least one picture and one column, and no gap below 0.")
+        raise InputError("a contact sheet needs at least one image and one column, and no gap below 0.")
     width, height = images[0].size
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")

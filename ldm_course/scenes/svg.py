@@ -1,4 +1,4 @@
-"""Small SVG helpers: colours, outlined shapes, rendering. Lengths are in pixels of a 128 x 128 picture."""
+"""Small SVG helpers: colours, outlined shapes, rendering. Lengths are in pixels of a 128 x 128 image."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def silhouette(pieces: Iterable[Piece], parts: set[str]) -> str:
 
 
 def rasterise(svg: str, size: int) -> Image.Image:
-    """Render an SVG to an RGB picture of `size` x `size` pixels; InputError unless 1 <= size <= 8192."""
+    """Render an SVG to an RGB image of `size` x `size` pixels; InputError unless 1 <= size <= 8192."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 8192:
         raise InputError(f"size must be a positive whole number of pixels, at most 8192, not {size!r}.")
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
