@@ -1,4 +1,4 @@
-"""How the three tasks run, drawn with the model's own shapes. Notebooks 04, 05 and 06."""
+"""Diagrams of the three tasks, with the model's own shapes. Notebooks 04, 05 and 06."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ Box = tuple[float, float, float, float]  # left, bottom, width, height
 
 
 def flow(model: LatentDiffusion, task: str) -> Figure:
-    """One task from the prompt to the picture: networks in blue, the loop in orange, and the shapes in between.
+    """One task from the prompt to the image: networks in blue, the loop in orange, and the shapes in between.
 
     Args:
         task: "txt2img", "img2img" or "inpaint".
 
-    Raises:
-        InputError: for another task.
+    Raises InputError for another task.
     """
     check_choice("task", task, TASKS)
     side, pixels = model.unet.config.sample_size, model.native_size
     latent = f"({model.vae.config.latent_channels}, {side}, {side})"
-    picture = f"({model.vae.config.in_channels}, {pixels}, {pixels})"
+    image = f"({model.vae.config.in_channels}, {pixels}, {pixels})"
     context = f"({model.tokenizer.model_max_length}, {model.unet.config.cross_attention_dim})"
 
     figure = Figure(figsize=(9.6, 2.3 if task == "txt2img" else 3.3))
@@ -46,7 +45,7 @@ def flow(model: LatentDiffusion, task: str) -> Figure:
     step = _box(axes, 5.0, 1.27, 0.85, "step", height=0.5)
     _arrow(axes, unet, step, "eps")
     decoder = _box(axes, 6.5, 1.35, 1.15, "decoder", BLUE)
-    result = _box(axes, 8.05, 1.35, 1.45, f"picture\n{picture}")
+    result = _box(axes, 8.05, 1.35, 1.45, f"image\n{image}")
     noise = _box(axes, 0.1, 1.35, 1.3, f"noise\n{latent}")
     for one, other in ((prompt, text_encoder), (text_encoder, vectors), (decoder, result)):
         _arrow(axes, one, other)
@@ -56,21 +55,21 @@ def flow(model: LatentDiffusion, task: str) -> Figure:
     if task == "txt2img":
         _arrow(axes, noise, loop, "the start")
         return figure
-    given = _box(axes, 0.1, 0.2, 1.3, f"picture\n{picture}")
+    given = _box(axes, 0.1, 0.2, 1.3, f"image\n{image}")
     encoder = _box(axes, 1.8, 0.2, 1.3, "encoder", BLUE)
     _arrow(axes, given, encoder)
     if task == "img2img":
-        mixed = _box(axes, 1.8, 1.35, 1.3, "z + noise,\nas t says", ORANGE)
+        mixed = _box(axes, 1.8, 1.35, 1.3, "z + noise,\nat the level of t", ORANGE)
         _arrow(axes, noise, mixed)
         _arrow(axes, mixed, loop)
         _up(axes, encoder, mixed, f"z {latent}")
         return figure
     _arrow(axes, noise, loop, "the start")
-    put_back = _box(axes, 3.6, 0.2, 2.4, "outside the mask:\nz, with noise as t says", ORANGE)
+    known = _box(axes, 3.6, 0.2, 2.4, "known region:\nz with noise, at the level of t", ORANGE)
     mask = _box(axes, 6.5, 0.2, 1.15, f"mask\n(1, {side}, {side})")
-    _arrow(axes, encoder, put_back, "z")
-    _arrow(axes, mask, put_back)
-    _up(axes, put_back, loop, "after each step")
+    _arrow(axes, encoder, known, "z")
+    _arrow(axes, mask, known)
+    _up(axes, known, loop, "after each step")
     return figure
 
 
@@ -93,7 +92,7 @@ def _box(
 
 
 def _arrow(axes: Any, one: Box, other: Box, text: str = "") -> None:
-    """From side to side, at the height of the lower box's middle."""
+    """From side to side, at the middle of the lower box."""
     forwards = one[0] < other[0]
     begin = one[0] + one[2] if forwards else one[0]
     end = other[0] if forwards else other[0] + other[2]

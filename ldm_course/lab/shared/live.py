@@ -1,4 +1,4 @@
-"""Pictures that follow a control while it moves: newer values cancel older work."""
+"""Images that follow a control while it moves: a newer value cancels older work."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import ipywidgets
 
 from ldm_course.errors import InputError
 
-PAUSE = 0.002  # seconds given to the kernel between two steps, in which it reads newer values
+PAUSE = 0.002  # seconds given to the kernel between two steps, in which it receives newer values
 
 
 class Newest:
     """Do `work` for the newest value only.
 
     A notebook's kernel handles a slider's messages one after the other, so work done in a callback makes them queue.
-    Here the callback only notes the value. The work is a generator that yields often, between the steps of a loop
-    say; whenever it yields, newer messages are read, and if the value has changed, the work starts again with it.
+    Here the callback only stores the value. The work is a generator that yields often, between the steps of a loop
+    for example. Whenever it yields, newer messages are handled, and if the value has changed, the work starts again
+    with it.
 
     work: called with a value; what it yields is ignored.
-    note: says why, if the work ends with an InputError; a picture that merely stopped would not.
+    note: shows the message of any error that ends the work; without it the image would just freeze.
     value: the newest.
-    done, cancelled: how often it came to its end, and how often it was given up.
+    done, cancelled: how many works have ended, and how many were cancelled.
     """
 
     def __init__(self, work: Callable[[Any], Generator], note: ipywidgets.Label):
@@ -39,22 +40,25 @@ class Newest:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            for _ in self._explained(self._waiting.pop()):
+            for _ in self._noted(self._waiting.pop()):
                 pass
             self.done += 1
             return
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
 
-    def _explained(self, value: Any) -> Generator:
+    def _noted(self, value: Any) -> Generator:
+        """The work; an error ends it, and is shown in the note."""
         try:
             yield from self.work(value)
         except InputError as error:
             self.note.value = str(error)
+        except Exception as error:
+            self.note.value = f"{type(error).__name__}: {error}"
 
     async def _run(self) -> None:
         while self._waiting:
-            work = self._explained(self._waiting.pop())
+            work = self._noted(self._waiting.pop())
             for _ in work:
                 await asyncio.sleep(PAUSE)
                 if self._waiting:
@@ -68,7 +72,7 @@ class Newest:
 def follow(
     controls: dict[str, ipywidgets.Widget], work: Callable[[dict[str, Any]], Generator], note: ipywidgets.Label
 ) -> Newest:
-    """Do `work` whenever a control's value changes, with the values of all of them by name; and once now."""
+    """Do `work` now, and again whenever a control's value changes, with all their values by name."""
     newest = Newest(work, note)
 
     def changed(_: Any) -> None:

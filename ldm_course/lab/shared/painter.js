@@ -1,4 +1,4 @@
-// The mask painter: a picture, and a mask over it that pointer and keys can paint. The mask travels as a PNG.
+// The mask painter: an image, and a mask over it that pointer and keys can paint. The mask travels as a PNG.
 
 const SHOWN = 384; // side on the page, in CSS pixels
 const TINT = "rgb(230, 97, 1)"; // orange over the part to be painted anew
@@ -23,7 +23,7 @@ function render({ model, el }) {
   const [width, height] = model.get("size");
   const dense = Math.max(1, window.devicePixelRatio || 1); // sharp on dense screens, too
   const shown = SHOWN / Math.max(width, height);
-  const scale = shown * dense; // canvas pixels for one of the picture's
+  const scale = shown * dense; // canvas pixels for one of the image's
 
   const canvas = element("canvas", {
     width: Math.round(width * scale),
@@ -33,9 +33,9 @@ function render({ model, el }) {
     role: "application",
     "aria-label": "Mask painter. " + KEYS,
   });
-  const mask = element("canvas", { width, height }); // the mask itself, in the picture's own pixels
+  const mask = element("canvas", { width, height }); // the mask itself, in the image's own pixels
   const tinted = element("canvas", { width, height });
-  const picture = new Image();
+  const image = new Image();
   const pen = canvas.getContext("2d");
   const paint = mask.getContext("2d", { willReadFrequently: true });
   const status = element("span", { "aria-live": "polite", class: "ldm-painter-status" });
@@ -54,7 +54,7 @@ function render({ model, el }) {
     layer.fillStyle = TINT;
     layer.fillRect(0, 0, width, height);
     pen.clearRect(0, 0, canvas.width, canvas.height);
-    pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    pen.drawImage(image, 0, 0, canvas.width, canvas.height);
     pen.globalAlpha = 0.6;
     pen.drawImage(tinted, 0, 0, canvas.width, canvas.height);
     pen.globalAlpha = 1;
@@ -229,12 +229,12 @@ function render({ model, el }) {
     draw();
   };
   const changed = () => {
-    picture.src = "data:image/png;base64," + model.get("picture");
+    image.src = "data:image/png;base64," + model.get("image");
   };
-  picture.onload = draw;
+  image.onload = draw;
   model.on("change:mask", receive);
   model.on("change:brush", sized);
-  model.on("change:picture", changed);
+  model.on("change:image", changed);
   use(false);
   sized();
   changed();
@@ -243,7 +243,7 @@ function render({ model, el }) {
   return () => {
     model.off("change:mask", receive);
     model.off("change:brush", sized);
-    model.off("change:picture", changed);
+    model.off("change:image", changed);
   };
 }
 

@@ -1,19 +1,20 @@
-"""Figures for the notebooks, drawn from the live model: pictures side by side with PIL, curves with matplotlib.
+"""Figures for the notebooks, drawn from the live model: images side by side with PIL, curves with matplotlib.
 
-Colours keep apart for colour-blind readers: Okabe and Ito's blue and orange for curves, purple to white to orange
-for values with a sign, cividis for values without. Pictures are drawn at twice the size they are shown at.
+Colour-blind readers can tell the colours apart: Okabe and Ito's for curves, purple to white to orange for values with
+a sign, cividis for values without. Images are drawn at twice the size that they are shown at.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
-import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -25,18 +26,25 @@ from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import State
 from ldm_course.schedule import NoiseSchedule
 
-BLUE, ORANGE, INK, PALE = "#0072b2", "#d55e00", "#222222", "#bbbbbb"
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+INK, PALE = "#222222", "#bbbbbb"
 LOW, MIDDLE, HIGH = (94, 60, 153), (247, 247, 247), (230, 97, 1)  # purple, white, orange
 SIGNED = LinearSegmentedColormap.from_list("signed", [[value / 255 for value in c] for c in (LOW, MIDDLE, HIGH)])
 SIDE, GAP, TEXT = 384, 16, 26  # of a panel, in drawn pixels; shown at half of that
 PANELS = ("x_t", "eps", "x0_hat", "x0_hat, decoded")
 
+# The style of every curve: `@style()` above a function that draws a figure.
+style = functools.partial(
+    matplotlib.rc_context,
+    {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 9},
+)
+
 
 def show(figure: Figure | Image.Image, caption: str) -> None:
     """Display a figure, and its caption below.
 
-    As an image output, and not as HTML, because that is what every page shows: JupyterLab, Colab, GitHub, nbconvert.
-    The caption is the picture's alternative text, too; but few pages read that, so it is always there to see.
+    The output is an image and not HTML, because every viewer shows it: JupyterLab, Colab, GitHub, nbconvert. The
+    caption is also the image's alternative text.
     """
     bundle, metadata = _bundle(figure, caption)
     display(bundle, raw=True, metadata=metadata)
@@ -44,7 +52,7 @@ def show(figure: Figure | Image.Image, caption: str) -> None:
 
 
 class Live:
-    """A figure that is drawn anew in its place while a cell runs; the last drawing is what stays on the page."""
+    """A figure that is redrawn in its place while a cell runs; the last drawing stays on the page."""
 
     def __init__(self, figure: Figure | Image.Image, caption: str):
         bundle, metadata = _bundle(figure, caption)
@@ -53,6 +61,7 @@ class Live:
         display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
     def draw(self, figure: Figure | Image.Image) -> None:
+        """Replace the drawing."""
         bundle, metadata = _bundle(figure, self.caption)
         if self.handle is not None:  # there is a page
             self.handle.update(bundle, raw=True, metadata=metadata)
@@ -79,17 +88,17 @@ def png(figure: Figure | Image.Image) -> bytes:
     return file.getvalue()
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """The picture as a JPEG file: small for what the decoder paints."""
+def jpeg(image: Image.Image) -> bytes:
+    """The image as a JPEG file: small for what the decoder returns."""
     file = io.BytesIO()
-    picture.save(file, format="jpeg", quality=90, subsampling=0, optimize=True)
+    image.save(file, format="jpeg", quality=90, subsampling=0, optimize=True)
     return file.getvalue()
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------
 
 
-def latent_picture(latent: Tensor) -> Image.Image:
+def latent_image(latent: Tensor) -> Image.Image:
     """A latent (c, h, w) with its channels as tiles, purple at -3, white at 0 and orange at 3."""
     c, h, w = latent.shape
     columns = math.ceil(math.sqrt(c))
@@ -112,7 +121,7 @@ def grid(
     labels: Sequence[str] = (),
     side: int = SIDE,
 ) -> Image.Image:
-    """Pictures in rows, with a title over each column and a label before each row, if given."""
+    """Images in rows, with a title over each column and a label before each row, if given."""
     font = ImageFont.load_default(TEXT)
     margin = max((math.ceil(font.getlength(label)) for label in labels), default=-2 * GAP) + 2 * GAP
     top = 2 * TEXT if titles else 0
@@ -125,62 +134,72 @@ def grid(
         y = top + i * (side + GAP)
         if labels:
             pen.text((margin - GAP, y + side // 2), labels[i], INK, font, anchor="rm")
-        for j, picture in enumerate(row):
-            canvas.paste(_fitted(picture, side), (margin + j * (side + GAP), y))
+        for j, image in enumerate(row):
+            canvas.paste(_fitted(image, side), (margin + j * (side + GAP), y))
     return canvas
 
 
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    whole = picture.width % side == 0  # shrunk by a whole number, as latents are: then their cells stay sharp
-    return picture.convert("RGB").resize((side, side), Image.Resampling.BOX if whole else Image.Resampling.LANCZOS)
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    whole = image.width % side == 0  # shrunk by a whole number, as latents are: then their cells stay sharp
+    return image.convert("RGB").resize((side, side), Image.Resampling.BOX if whole else Image.Resampling.LANCZOS)
 
 
-# ---- the way through the loop ----------------------------------------------------------------------------------
+def enlarged(x: Tensor, times: int = 8) -> Image.Image:
+    """A small image (3, h, w) in [-1, 1], each pixel drawn as a square of times x times."""
+    small = to_pil(x[None])[0]
+    return small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
+
+
+def error_image(x: Tensor, y: Tensor, brightest: float = 0.5) -> Image.Image:
+    """The distance of two images (1, 3, h, w) in [-1, 1] at each pixel: black is 0, white is `brightest` or more."""
+    distance = (x - y).detach().float().cpu().square().mean(dim=1).sqrt()[0] / brightest
+    return Image.fromarray((distance.clamp(0, 1) * 255).round().byte().numpy())
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A state of the loop, drawn: a picture for each of PANELS, and how far x0_hat still is from the end."""
+    """A state of the loop, drawn: an image for each of PANELS, and the distance of x0_hat from the end."""
 
     t: int
-    pictures: tuple[Image.Image, ...]
+    images: tuple[Image.Image, ...]
     distance: float
 
 
 def trajectory(model: LatentDiffusion, states: Sequence[State]) -> list[Frame]:
-    """Draw the states of one picture's loop, x0_hat decoded at each of them."""
+    """Draw the states of one image's loop, with x0_hat decoded at each of them."""
     end, frames = states[-1].x_t[0], []
     for state in states:
         latents = [state.x_t[0], state.eps[0], state.x0_hat[0]]
-        pictures = [*map(latent_picture, latents), decoded(model, state.x0_hat)]
+        images = [*map(latent_image, latents), decoded(model, state.x0_hat)]
         distance = ((state.x0_hat[0] - end).norm() / end.norm()).item()
-        frames.append(Frame(state.t, tuple(pictures), distance))
+        frames.append(Frame(state.t, tuple(images), distance))
     return frames
 
 
-@torch.no_grad()
-def decoded(model: LatentDiffusion, latent: Tensor) -> Image.Image:
-    """What the decoder makes of the first of some scaled latents (b, c, h, w)."""
-    z = latent[:1].to(model.device, model.dtype) / model.vae.config.scaling_factor
-    with model.at_work(model.vae):
-        return to_pil(model.vae.decode(z))[0]
+def decoded(model: LatentDiffusion, z: Tensor) -> Image.Image:
+    """Decode the first of some scaled latents (b, c, h, w)."""
+    return to_pil(model.decode(z[:1]))[0]
 
 
 def strip(frame: Frame) -> Image.Image:
-    """One frame, its four pictures side by side."""
-    return grid([frame.pictures], titles=PANELS)
+    """One frame, its four images side by side."""
+    return grid([frame.images], titles=PANELS)
 
 
 def sheet(frames: Sequence[Frame], columns: int = 7) -> Image.Image:
-    """A contact sheet: frames from first to last in even distances, one to a column."""
+    """A contact sheet: frames from first to last at equal distances, one to a column."""
     picks = [frames[round(i)] for i in np.linspace(0, len(frames) - 1, min(columns, len(frames)))]
     titles = [f"t = {frame.t}" if frame.t >= 0 else "end" for frame in picks]
-    return grid(list(zip(*(frame.pictures for frame in picks))), titles, PANELS, side=SIDE // 2)
+    return grid(list(zip(*(frame.images for frame in picks))), titles, PANELS, side=SIDE // 2)
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------
 
 
+@style()
 def noise_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
     """Signal and noise over all timesteps, with dots at those that are visited."""
     figure = Figure(figsize=(7, 2.8))
@@ -195,28 +214,27 @@ def noise_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
         axes.plot(timesteps, weight[list(timesteps)], "o", color=colour, markersize=3)
         axes.text(0.62 * T, float(weight[int(0.62 * T)]) + above, name, color=colour)
     axes.set(xlabel="timestep t", ylabel="weight in x_t", ylim=(0, 1.05), xlim=(-10, T + 10))
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
+@style()
 def losses(curves: dict[str, Sequence[float]], steps: int, label: str = "loss") -> Figure:
-    """Training curves over the steps done so far, of `steps` in all: each step pale, a running mean over it."""
+    """Training curves over the steps done so far, of `steps` in all: each step pale, and a running mean."""
     figure = Figure(figsize=(7, 2.8))
     axes = figure.subplots()
-    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, "#009e73", "#cc79a7")):
+    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, PINK)):
         every, window = np.asarray(values), max(1, steps // 20)
         means = [every[max(0, i - window) : i + 1].mean() for i in range(len(every))]
         axes.plot(every, color=colour, alpha=0.25, linewidth=0.8)
         axes.plot(means, color=colour, label=name)
     axes.set(xlabel="training step", ylabel=label, xlim=(0, steps), ylim=(0, None))
     if len(curves) > 1:
-        axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+        axes.legend()
     return figure
 
 
 def similarities(matrix: Tensor, labels: Sequence[str]) -> Figure:
-    """A square table of similarities as a picture, each with its number."""
+    """A square matrix of similarities as an image, with its numbers."""
     values = matrix.detach().float().cpu().numpy()
     figure = Figure(figsize=(0.62 * len(labels) + 2.6, 0.62 * len(labels)))
     axes = figure.subplots()

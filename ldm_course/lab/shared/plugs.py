@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from ldm_course import pipelines, sampling, unet, vae
+from ldm_course import pipelines, samplers, sampling, unet, vae
 from ldm_course.blocks import ResnetBlock
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import GroupNorm
+from ldm_course.schedule import NoiseSchedule
 
-FUNCTIONS: dict[str, ModuleType] = {  # what can be replaced, and where the pipeline looks it up
+STEPS = {step.__name__: name for name, step in pipelines.SAMPLERS.items()}  # ddim, ddpm, euler, dpmpp_2m
+FUNCTIONS: dict[str, ModuleType] = {  # other functions that can be replaced, and the module that calls them
     "reparameterize": vae,
     "timestep_embedding": unet,
     "strength_timesteps": pipelines,
@@ -30,42 +34,52 @@ MODULES: dict[str, type[nn.Module]] = {"GroupNorm": GroupNorm, "ResnetBlock": Re
 
 @contextmanager
 def plug(**parts: Any) -> Iterator[dict[str, int]]:
-    """Inside `with plug(ddim_step=mine) as calls:` every pipeline runs `mine` instead of the package's function.
+    """Inside `with plug(ddim=mine) as calls:` every pipeline runs `mine` instead of the package's function.
 
+    A step (ddim, ddpm, euler, dpmpp_2m) takes the place of the package's step in `pipelines.SAMPLERS`, so it has the
+    form of those in samplers.py, and ends at the same noise level.
     A module is given as its class, `plug(GroupNorm=MyGroupNorm)`: each GroupNorm of each model then runs as a
-    MyGroupNorm, made with the same arguments, on the model's own weights.
+    MyGroupNorm that was made with the same arguments, on the model's own weights.
 
-    `calls["ddim_step"]` counts how often it was called. Afterwards the package is as before, also after an error.
+    `calls["ddim"]` counts the calls. Afterwards the package is as before, also after an error.
 
     Raises:
-        InputError: for a name that cannot be replaced, or something else than a function or a class of modules;
+        InputError: for a name that cannot be replaced, or a part that is neither a function nor a class of modules;
             for a class whose weights have other names or shapes, at its first call; and at the end, if a part was
-            never called, because then nothing that was done inside says anything about it.
+            never called, because nothing that was done inside tested it.
     """
     for name, part in parts.items():
-        if name not in FUNCTIONS and name not in MODULES:
-            raise InputError(f"{name!r} cannot be replaced; {', '.join([*FUNCTIONS, *MODULES])} can.")
-        if name in FUNCTIONS and (not callable(part) or isinstance(part, type)):
+        if name not in STEPS | FUNCTIONS | MODULES:
+            raise InputError(f"{name!r} cannot be replaced; {', '.join([*STEPS, *FUNCTIONS, *MODULES])} can.")
+        is_class = isinstance(part, type)
+        if name not in MODULES and (is_class or not callable(part)):
             raise InputError(f"{name} must be a function, not {_kind(part)}.")
-        if name in MODULES and not (isinstance(part, type) and issubclass(part, nn.Module)):
+        if name in MODULES and not (is_class and issubclass(part, nn.Module)):
             raise InputError(f"{name} must be a class of modules (a subclass of nn.Module), not {_kind(part)}.")
     calls = dict.fromkeys(parts, 0)
-    places = {name: (FUNCTIONS[name], name) if name in FUNCTIONS else (MODULES[name], "forward") for name in parts}
-    originals = {name: getattr(*place) for name, place in places.items()}
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(sampling, "final_alpha_bar", _final_alpha_bar))
         for name, part in parts.items():
-            replacing = _counted if name in FUNCTIONS else _as_forward
-            owner, attribute = places[name]
-            setattr(owner, attribute, replacing(name, part, originals[name], calls))
-        with torch.compiler.set_stance("force_eager"):  # a compiled model would go on without the replacement
-            yield calls
-    finally:
-        for name, original in originals.items():
-            owner, attribute = places[name]
-            setattr(owner, attribute, original)
+            if name in STEPS:
+                step = pipelines.SAMPLERS[STEPS[name]]
+                changed = {STEPS[name]: _counted(name, part, step, calls)}
+                stack.enter_context(patch.dict(pipelines.SAMPLERS, changed))
+            elif name in FUNCTIONS:
+                function = getattr(FUNCTIONS[name], name)
+                stack.enter_context(patch.object(FUNCTIONS[name], name, _counted(name, part, function, calls)))
+            else:
+                forward = _as_forward(name, part, MODULES[name].forward, calls)
+                stack.enter_context(patch.object(MODULES[name], "forward", forward))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # a compiled model ignores the replacement
+        yield calls
     unused = [name for name, count in calls.items() if count == 0]
     if unused:
         raise InputError(f"Nothing inside called {', '.join(unused)}.")
+
+
+def _final_alpha_bar(schedule: NoiseSchedule, step: samplers.Step) -> float:
+    """As `samplers.final_alpha_bar`, for a step in the place of another: that one decides."""
+    return samplers.final_alpha_bar(schedule, inspect.unwrap(step))
 
 
 def _kind(part: Any) -> str:
@@ -82,7 +96,7 @@ def _counted(name: str, yours: Callable, original: Callable, calls: dict[str, in
 
 
 def _as_forward(name: str, yours: type[nn.Module], original: Callable, calls: dict[str, int]) -> Callable:
-    """What stands in for the forward of the package's module: one of `yours` for each, run on its weights."""
+    """A forward for the package's module: it makes a twin of class `yours` for each, and runs it on its weights."""
     twins: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +123,7 @@ def _twin(name: str, yours: type[nn.Module], theirs: nn.Module) -> nn.Module:
 
 
 def _arguments(module: nn.Module) -> tuple[int | float | None, ...]:
-    """What the package's module was made with."""
+    """The arguments that the package's module was made with."""
     if isinstance(module, GroupNorm):
         return module.num_groups, len(module.weight), module.eps
     assert isinstance(module, ResnetBlock)

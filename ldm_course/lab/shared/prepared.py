@@ -1,4 +1,4 @@
-"""What the live widgets compute once: the vectors of a prompt, and all about a picture that is repainted often."""
+"""What the live widgets compute once: the contexts of prompts, and the latent of an image."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course.images import resized, to_rgb, to_tensor, worked_size
-from ldm_course.model import LatentDiffusion, encode_prompt
+from ldm_course.model import LatentDiffusion
 
 GUIDANCE = 7.5  # of the live widgets
 
 
-class Reader:
-    """A model, and the vectors of prompts it once read."""
+class PromptCache:
+    """A model, and the contexts of the prompts that it has embedded."""
 
     def __init__(self, model: LatentDiffusion):
         self.model = model
@@ -22,23 +22,21 @@ class Reader:
     def context(self, prompt: str) -> Tensor:
         """The prompt's vectors, (1, 77, d)."""
         if prompt not in self._contexts:
-            self._contexts[prompt] = encode_prompt(self.model, [prompt])
+            self._contexts[prompt] = self.model.embed([prompt])
         return self._contexts[prompt]
 
 
-class Prepared(Reader):
-    """A picture at the size at which it is worked on, and its scaled latent z (1, c, h, w)."""
+class EncodedImage(PromptCache):
+    """An image at the size at which it is worked on, its scaled latent z (1, c, h, w), and the timesteps to visit."""
 
     def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int):
         super().__init__(model)
         image = to_rgb(image)
-        size = worked_size(*image.size, model.native_size**2, model.vae.downscale)
-        (self.image,) = resized([image], size)
+        (self.image,) = resized([image], worked_size(*image.size, model.native_size**2, model.vae.downscale))
         self.timesteps = model.schedule.timesteps(num_inference_steps)
-        with torch.no_grad(), model.at_work(model.vae):
-            pixels = to_tensor(self.image).to(model.device, model.dtype)
-            self.z = model.vae.encode(pixels).mean.float() * model.vae.config.scaling_factor
+        self.z = model.encode(to_tensor(self.image))
 
     def noise(self, seed: int) -> Tensor:
-        """Noise of the latent's shape."""
-        return torch.randn(self.z.shape, generator=torch.Generator().manual_seed(seed)).to(self.z.device)
+        """Noise of z's shape, the same for the same seed."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.randn(self.z.shape, generator=generator, dtype=torch.float32, device="cpu").to(self.z.device)

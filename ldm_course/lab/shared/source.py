@@ -14,7 +14,7 @@ ROOT = Path(ldm_course.__file__).parents[1]
 
 
 def show_source(*objects: Callable | type) -> None:
-    """Display the source of functions or classes as it runs, each under the name of its file."""
+    """Display the source code of functions or classes, each under the name of its file."""
     for thing in objects:
         file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "").resolve()  # not a decorator's
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file

@@ -21,7 +21,7 @@ from ldm_course.pipelines import txt2img
 
 RIGHT, WRONG, NOT_TRIED = "right", "wrong", "not tried"
 MARKS = {RIGHT: "✓ Right.", WRONG: "✗ Not yet.", NOT_TRIED: "… Not tried yet."}
-STEPS = 4  # of the pictures that a plugged function is tried on
+STEPS = 4  # of the image that a plugged part is tried on
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,33 @@ class Verdict:
 
     status: str
     message: str
-    pictures: tuple[Image.Image, ...] = ()  # painted by the package, and with the learner's part in it
+    images: tuple[Image.Image, ...] = ()  # the package's, and the one with the learner's part
 
     def __repr__(self) -> str:
         return f"{MARKS[self.status]} {self.message}"
 
     def _ipython_display_(self) -> None:
         display({"text/plain": repr(self)}, raw=True)
-        if self.pictures:
-            figure = plots.grid([[*self.pictures, _apart(*self.pictures)]], ["the package", "yours", "difference"])
-            plots.show(figure, "Painted by the package; with your part; and where they differ (black: nowhere).")
+        if self.images:
+            figure = plots.grid([[*self.images, _difference_image(*self.images)]], ["package", "yours", "difference"])
+            plots.show(figure, "By the package; with your part; and where the two differ (black: nowhere).")
 
 
-def _apart(one: Image.Image, other: Image.Image) -> Image.Image:
-    """Where two pictures differ: black where they do not, and four times as bright as the difference elsewhere."""
+def _difference_image(one: Image.Image, other: Image.Image) -> Image.Image:
+    """Where two images differ: black where they do not, and four times as bright as the difference elsewhere."""
     return ImageChops.difference(one, other).point(lambda value: min(255, 4 * value))
 
 
 def draws(count: int, shape: tuple[int, ...] = (2, 4, 3, 5), seed: int = 3) -> tuple[Tensor, ...]:
-    """So many tensors of that shape from N(0, 1), the same at every call: what a learner's part is tried on."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(shape, generator=generator) for _ in range(count))
+    """`count` tensors from N(0, 1), the same at every call, to try a learner's part on."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return tuple(torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") for _ in range(count))
 
 
 def compare(
     yours: Callable, right: Callable, cases: Sequence[tuple], mistakes: Sequence[tuple[Callable, str]]
 ) -> Verdict:
-    """Run both on the cases. What gives a known mistake's values in all of them gets that mistake's hint."""
+    """Run both on the cases. An answer that equals a known mistake's in all of them gets that mistake's hint."""
     answers = []
     for case in cases:
         given = copy.deepcopy(case)
@@ -85,38 +85,31 @@ def compare(
     return Verdict(WRONG, _difference(answers, [right(*case) for case in cases]))
 
 
-def plugged(model: LatentDiffusion, paint: Callable[[], Image.Image] | None = None, **parts: Any) -> Verdict:
-    """Paint a picture with the parts in the real pipeline: each must be called, and the picture stay the same.
+def plugged(model: LatentDiffusion, generate: Callable[[], Image.Image] | None = None, **parts: Any) -> Verdict:
+    """Generate an image with the parts in the real pipeline: each must be called, and the image must stay the same.
 
     Args:
-        paint: makes the picture; "a dog with glasses" in a few steps if not given.
+        generate: makes the image; None is "a dog with glasses" in a few steps.
         parts: as for `plug`.
     """
     names = ", ".join(parts)
-    if paint is None:
-        paint = functools.partial(_dog_with_glasses, model)
-    before = paint()
+    generate = generate or functools.partial(txt2img, model, "a dog with glasses", seed=0, num_inference_steps=STEPS)
+    before = generate()
     try:
         with plug(**parts) as calls:
-            after = paint()
+            after = generate()
     except NotImplementedError:
         return _not_tried()
     except Exception as error:
         return Verdict(WRONG, f"In the pipeline it raised {type(error).__name__}: {error}")
     difference = int(abs(np.asarray(after, dtype=int) - np.asarray(before, dtype=int)).max())
     if difference > (1 if model.dtype == torch.float32 else 16):  # in half, rounding grows from step to step
-        message = f"With your {names} the pipeline paints another picture, {difference}/255 off."
+        message = f"With your {names} the pipeline generates another image, {difference}/255 off."
         return Verdict(WRONG, message, (before, after))
     count = sum(calls.values())
     times = "once" if count == 1 else f"{count} times"
-    message = f"The pipeline called your {names} {times} and painted the same picture."
+    message = f"The pipeline called your {names} {times} and generated the same image."
     return Verdict(RIGHT, message, (before, after))
-
-
-def _dog_with_glasses(model: LatentDiffusion) -> Image.Image:
-    painted = txt2img(model, "a dog with glasses", seed=0, num_inference_steps=STEPS)
-    assert isinstance(painted, Image.Image)
-    return painted
 
 
 def _not_tried() -> Verdict:
@@ -124,7 +117,7 @@ def _not_tried() -> Verdict:
 
 
 def _tensor(value: Any) -> Tensor | None:
-    """Numbers in whatever form they come as one tensor, float64."""
+    """Numbers of any form as one tensor, float64; None if they are none."""
     try:
         value = list(value) if isinstance(value, range) else value
         return torch.as_tensor(value).detach().cpu().double()
