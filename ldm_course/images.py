@@ -31,25 +31,60 @@ def load_image(path: str | Path | BinaryIO) -> Image.Image:
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Any PIL image as RGB: turned upright as its EXIF says, laid on the background where it is transparent.
 
-    Raises InputError if `image` is not a PIL image, or its file is damaged.
+    Grey values of more than 8 bits are scaled to 0 ... 255; their range is recognised by the largest value: 255, 4095
+    (12 bits) or 65535 (16 bits), and 1 for floats.
+
+    Raises InputError if `image` is not a PIL image, its file is damaged, or its values are in none of these ranges.
     """
     if not isinstance(image, Image.Image):
         raise InputError(f"An image must be a PIL image, not {type(image).__name__}; open files with load_image.")
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits of grey; PIL's own conversion clips them at 255
-            image = Image.fromarray(np.uint8(np.clip(np.asarray(image), 0, 65535) / 257 + 0.5))
+        if image.mode[0] in "IF":  # PIL's own conversion clips these at 255
+            image = Image.fromarray(_scaled_to_255(np.asarray(image)))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
         return image.convert("RGB")
+    except InputError:
+        raise
     except Exception as error:  # of many kinds: cut short, a damaged EXIF block, closed, a mode of PIL's own
         raise InputError(f"The image cannot be read ({brief(error)}); save it anew as PNG.") from None
 
 
+def _scaled_to_255(grey: np.ndarray) -> np.ndarray:
+    ranges = [1] if grey.dtype.kind == "f" else []
+    white = next((top for top in (*ranges, 255, 4095, 65535) if grey.max() <= top), None)
+    if white is None or not grey.min() >= 0:  # NaN, too
+        raise InputError(
+            f"The image's values run from {grey.min():g} to {grey.max():g}; save it with 0 ... 255, 0 ... 65535, or "
+            "0 ... 1 as floats."
+        )
+    return (grey / white * 255 + 0.5).astype(np.uint8)
+
+
 def to_grey(mask: Image.Image) -> Image.Image:
-    """A mask as one channel, mode "L", white where to repaint; transparent pixels count as black."""
-    return to_rgb(mask, background="black").convert("L")
+    """A mask as one channel, mode "L": white where to repaint, black where to keep, in between where it is soft.
+
+    Transparent pixels count as black. A mask of values 0 and 1 is scaled to 0 and 255.
+
+    Raises InputError as `to_rgb`, and for an image in place of a mask: one with colours, or with transparent pixels
+    beside others than white and black.
+    """
+    grey = to_rgb(mask, background="black")
+    pixels = np.asarray(grey)
+    is_image = np.ptp(pixels.astype(int), axis=2).max() > 48  # JPEG tints a black and white mask by less
+    if mask.has_transparency_data:
+        luminance, alpha = mask.convert("RGBA").convert("LA").split()
+        visible = np.asarray(luminance)[np.asarray(alpha) > 0]
+        is_image |= visible.size > 0 and ((visible > 8) & (visible < 247)).mean() > 0.1
+    if is_image:
+        raise InputError(
+            "The mask is an image, and a mask is white where to repaint and black where to keep; of an image with an "
+            "erased part, ImageOps.invert(image.getchannel('A')) is a mask of that part."
+        )
+    grey = grey.convert("L")
+    return grey.point(lambda value: 255 * value) if grey.getextrema()[1] == 1 else grey
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model: an autoencoder, a UNet, a text encoder and a noise schedule, and the three ways in and out of its latents.
+"""The model: autoencoder, UNet, text encoder and noise schedule, and the three ways in and out of its latents.
 
     context = model.embed(["a dog with glasses"])      text to the vectors that the UNet attends to
     z = model.encode(images)                           images to scaled latents
@@ -128,3 +128,8 @@ def check_model(model: object) -> None:
     """Raise InputError unless it is a model, and not the prompt or the folder in its place."""
     if not hasattr(model, "unet"):
         raise InputError(f"The first argument must be a model, from ldm_course.load(), not {type(model).__name__}.")
+    if not callable(model.unet) or not hasattr(getattr(model, "vae", None), "downscale"):
+        raise InputError(
+            "The model needs a UNet that can be called, and a VAE of this course; for diffusers' VAE make one with "
+            "vae = AutoencoderKL(VAEConfig(...)) and vae.load_state_dict(theirs.state_dict())."
+        )

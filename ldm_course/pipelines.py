@@ -4,10 +4,10 @@ Each function reads: prompt -> embed -> noise -> denoise -> decode. With the sam
 diffusers' images (tests/test_pipelines.py).
 """
 
-from __future__ import annotations
-
 import functools
+import inspect
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -61,6 +61,10 @@ def pipeline(task: Callable[Concatenate[LatentDiffusion, list[str], P], list[Ima
         images = task(model, prompts, *args, **kwargs)
         return images[0] if isinstance(prompt, str) else images
 
+    signature = inspect.signature(task)  # what help() shows
+    prompt = signature.parameters["prompt"].replace(annotation=str | list[str])
+    parameters = [*(signature.parameters | {"prompt": prompt}).values()]
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=Images)  # type: ignore[attr-defined]
     return call
 
 
@@ -86,10 +90,23 @@ class Options:
         check_seed(0 if self.seed is None else self.seed)
 
     def timesteps(self, model: LatentDiffusion, strength: float = 1.0) -> list[int]:
-        """The timesteps to visit; of all, the last share `strength`."""
+        """The timesteps to visit: the last share `strength` of all. Warns if they start near the clean end."""
         if not isinstance(strength, Real) or not 0 <= strength <= 1:
             raise InputError(f"strength is {strength!r}; it must be a number from 0 (change nothing) to 1.")
-        return strength_timesteps(model.schedule.timesteps(self.num_inference_steps, self.timestep_spacing), strength)
+        every = model.schedule.timesteps(self.num_inference_steps, self.timestep_spacing)
+        timesteps = strength_timesteps(every, strength)
+        if not timesteps and strength > 0:
+            raise InputError(
+                f"strength {strength} of {len(every)} steps is less than one step, so the prompt would do nothing; "
+                f"use {math.ceil(1 / strength)} steps or more, or a strength of at least {1 / len(every):g}."
+            )
+        if strength == 1 and model.schedule.alpha_bar(timesteps[0]) > 0.2:
+            warnings.warn(
+                f"{len(every)} steps of this spacing start at t = {timesteps[0]}, where little noise is expected; "
+                'use timestep_spacing="trailing", or more steps.',
+                stacklevel=5,
+            )
+        return timesteps
 
     def generators(self, b: int) -> torch.Generator | list[torch.Generator]:
         """The given generator, or one per image: seed, seed + 1, ..."""
@@ -115,7 +132,7 @@ def strength_timesteps(timesteps: list[int], strength: float) -> list[int]:
 
 
 def keep_known_region(x: Tensor, z: Tensor, noise: Tensor, mask: Tensor, alpha_bar: float) -> Tensor:
-    """x where the mask is 1; where it is 0, the known image's latent z at x's noise level (Lugmayr et al. 2022, eq. 8).
+    """x where the mask is 1, and where it is 0 the known latent z at x's noise level (Lugmayr et al. 2022, eq. 8).
 
     x, z and noise are (b, c, h, w), mask is (b or 1, 1, h, w). At alpha_bar = 1, the end, z comes back as it is.
     """
@@ -146,7 +163,8 @@ def txt2img(
         prompt: a text, or a list of b texts.
         negative_prompt: what to steer away from, one text for all or one each; None is the empty text.
         num_inference_steps: 1 ... 999 (1000 with a spacing other than "leading"); more is slower and finer.
-        guidance_scale: how much the text is exaggerated; 1 follows it plainly and takes half the time.
+        guidance_scale: how much the text is exaggerated; 1 follows it plainly and takes half the time. Below 1 the
+            text has less weight, at 0 none, as in the paper (diffusers takes any scale below 1 for 1).
         seed: image i is drawn from seed + i, so a batch equals its single images. None takes a random one.
         generator: a torch.Generator in place of the seed, drawn from in diffusers' order; or a list, one per image.
         scheduler: "ddim", "ddpm", "euler" or "dpm++".
@@ -194,8 +212,9 @@ def img2img(
 
     Args:
         image: a PIL image of any mode; or a list, one per prompt.
-        strength: in [0, 1], the share of the steps that is done. At 0 the image only goes through the VAE and back
-            (diffusers refuses that); even at 1 a trace of it stays, as alpha_bar is not 0 at the last timestep.
+        strength: in [0, 1], the share of the steps that is done, at least one. At exactly 0 the image only goes
+            through the VAE and back (diffusers refuses that); even at 1 a trace of it stays, as alpha_bar is not 0 at
+            the last timestep.
         The others are as in `txt2img`.
 
     Raises:
@@ -241,8 +260,9 @@ def inpaint(
 
     Args:
         image: a PIL image of any mode; or a list, one per prompt.
-        mask_image: white where to repaint, of the image's size; one for all, or one per prompt. The latent's mask is
-            hard, cut at one half, and only as fine as latent cells of 8 x 8 pixels.
+        mask_image: white where to repaint, black where to keep, of the image's size; one for all, or one per prompt.
+            Transparent pixels count as black; an image in place of a mask is refused (`images.to_grey`). The latent's
+            mask is hard, cut at one half, and only as fine as latent cells of 8 x 8 pixels.
         strength: as in `img2img`, but at exactly 1 the start is pure noise.
         composite: False returns the whole image as decoded, so that the known region has gone through the VAE, too
             (as in diffusers). True puts its original pixels back, softly if the mask is soft.
@@ -300,6 +320,7 @@ def sample(
 ) -> Tensor:
     """Run the loop to its end: the finished latents, (b, 4, h/8, w/8)."""
     context, negative_context = contexts
+    x = x_start
     for state in denoise(
         model,
         x_start,
@@ -312,8 +333,8 @@ def sample(
         after_step=after_step,
         progress=options.progress,
     ):
-        pass
-    return state.x_t
+        x = state.x_t
+    return x
 
 
 def encode_and_draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from ldm_course.errors import InputError
 from ldm_course.model import LatentDiffusion, check_model
 from ldm_course.samplers import State, Step, ddim, final_alpha_bar
+from ldm_course.schedule import NoiseSchedule
 
 Generators = torch.Generator | Sequence[torch.Generator] | None  # one for the whole batch, or one per image
 AfterStep = Callable[[Tensor, int], Tensor]
@@ -69,31 +71,64 @@ def denoise(
         progress: show a progress bar.
     Raises InputError at the call if the arguments do not fit each other.
     """
-    steps = _check(model, x_T, context, timesteps, negative_context, guidance_scale, step, generator, after_step)
-    scale = float(guidance_scale)
-    x_T = x_T.to(model.device, torch.float32)
+    check_model(model)
+    check_guidance(guidance_scale)
+    check_generator(generator, len(x_T))
+    check_tensors(model, x_T, context, negative_context, guidance_scale)
+    steps = check_descending(model.schedule, timesteps)
+    check_callable("step", step, "(now, alpha_bar, before, noise)")
+    if after_step is not None:
+        check_callable("after_step", after_step, "(x, t_prev)")
+
+    def noise() -> Tensor:
+        return draw_noise(x_T.shape, generator).to(model.device)
 
     @torch.no_grad()  # while a step is computed, not while the caller looks at a State
     def states() -> Iterator[State]:
-        x_t, eps, before = x_T, torch.zeros_like(x_T), None
+        scale, before = float(guidance_scale), None
+        x_t = x_T.to(model.device, torch.float32)
+        eps = torch.zeros_like(x_t)
         both = context if negative_context is None or scale == 1 else torch.cat([negative_context, context])
         both = both.to(model.device, model.dtype)  # (b or 2b, 77, d): a scale of 1 needs no negative half
         levels = [*map(model.schedule.alpha_bar, steps), final_alpha_bar(model.schedule, step)]
         for i, t in enumerate(tqdm(steps, disable=not progress)):
             x = x_t if scale == 1 else torch.cat([x_t, x_t])
-            prediction = model.unet(x.to(model.dtype), torch.tensor([t], device=x.device), both).float()
+            t_ = torch.tensor([t], device=x.device)
+            prediction = model.unet(x.to(model.dtype), t_, both)  # eps or v, (b or 2b, c, h, w)
+            prediction = check_result("The UNet", prediction, x).float()
             if scale != 1:
-                prediction = guide(*prediction.chunk(2), scale)
+                uncond, cond = prediction.chunk(2)
+                prediction = guide(uncond, cond, scale)
             x0_hat, eps = model.schedule.x0_and_eps(prediction, x_t, t)
             now = State(t, x_t, eps, x0_hat, levels[i])
             yield now
-            x_t = step(now, levels[i + 1], before, lambda: draw_noise(x_T.shape, generator).to(x_T.device))
+
+            x_t = check_result("step", step(now, levels[i + 1], before, noise), now.x_t)
             if after_step is not None:
-                x_t = after_step(x_t, steps[i + 1] if i + 1 < len(steps) else -1)
+                x_t = check_result("after_step", after_step(x_t, [*steps, -1][i + 1]), now.x_t)
             before = now
         yield State(-1, x_t, eps, x_t, levels[-1])
 
     return states()
+
+
+def check_callable(name: str, function: object, arguments: str) -> None:
+    """Raise InputError unless the function can be called with these arguments."""
+    try:
+        inspect.signature(function).bind(*arguments.split(","))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # not callable, or of other arguments
+        raise InputError(f"{name} must be a function of {arguments}, not {function!r}.") from None
+
+
+def check_result(name: str, result: object, like: Tensor) -> Tensor:
+    """The result; raises InputError unless it is a tensor of the shape of `like`."""
+    if not isinstance(result, Tensor) or result.shape != like.shape:
+        has = f"of shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+        wrap = (
+            ", so wrap it: lambda *args: unet(*args).sample" if hasattr(result, "sample") else ""
+        )  # diffusers' UNet
+        raise InputError(f"{name} must return a tensor of shape {tuple(like.shape)}; its result is {has}{wrap}.")
+    return result
 
 
 def check_guidance(guidance_scale: float) -> None:
@@ -117,49 +152,43 @@ def check_generator(generator: Generators, batch: int) -> None:
         raise InputError(f"{len(each)} generators do not fit {batch} images; give one, or one per image.")
 
 
-def _check(
-    model: LatentDiffusion,
-    x_T: Tensor,
-    context: Tensor,
-    timesteps: Iterable[int],
-    negative_context: Tensor | None,
-    guidance_scale: float,
-    step: Step,
-    generator: Generators,
-    after_step: AfterStep | None,
-) -> list[int]:
-    """Check the arguments of `denoise`; returns the timesteps as a list of int."""
-    check_model(model)
+def check_descending(schedule: NoiseSchedule, timesteps: Iterable[int]) -> list[int]:
+    """The timesteps as a list of int. Raises InputError unless they are on the schedule and go from high to low."""
     try:
         steps = [operator.index(t) for t in timesteps]
     except TypeError:
         raise InputError("timesteps must be a list of whole numbers, such as model.schedule.timesteps(50).") from None
     for t in steps:
-        model.schedule.check_timesteps(t)
+        schedule.check_timesteps(t)
     if any(t <= t_prev for t, t_prev in zip(steps, steps[1:])):
         raise InputError("timesteps must go from high to low, each of them once.")
-    for name, function in (("step", step), ("after_step", after_step or ddim)):
-        if not callable(function):
-            raise InputError(f"{name} must be a function, such as ldm_course.samplers.ddim, not {function!r}.")
-    check_guidance(guidance_scale)
-    for value in (x_T, context, context if negative_context is None else negative_context):
+    return steps
+
+
+def check_tensors(
+    model: LatentDiffusion, x_T: Tensor, context: Tensor, negative_context: Tensor | None, guidance_scale: float
+) -> None:
+    """Raise InputError unless the tensors of `denoise` fit each other and the model's UNet."""
+    negative = context if negative_context is None else negative_context
+    for name, value in (("x_T", x_T), ("context", context), ("negative_context", negative)):
         if not isinstance(value, Tensor):
-            raise InputError(
-                f"x_T, context and negative_context must each be a torch.Tensor, not {type(value).__name__}."
-            )
+            raise InputError(f"{name} must be a torch.Tensor, not {type(value).__name__}.")
     if x_T.dim() != 4 or context.dim() != 3 or len(x_T) != len(context) or 0 in x_T.shape:
         raise InputError(
             f"x_T must be (b, c, h, w) and context (b, tokens, d) with the same b; they are {tuple(x_T.shape)} "
             f"and {tuple(context.shape)}."
         )
+    if negative.shape != context.shape:
+        raise InputError(
+            f"negative_context must have context's shape, {tuple(context.shape)}; it has {tuple(negative.shape)}."
+        )
     if guidance_scale != 1 and negative_context is None:
         raise InputError(
             "Guidance needs negative_context, such as the empty text's vectors; or set guidance_scale=1."
         )
-    if negative_context is not None and negative_context.shape != context.shape:
+    config = getattr(model.unet, "config", None)  # a UNet of your own may have none
+    if config and (x_T.shape[1], context.shape[2]) != (config.in_channels, config.cross_attention_dim):
         raise InputError(
-            f"negative_context must have context's shape, {tuple(context.shape)}; "
-            f"it has {tuple(negative_context.shape)}."
+            f"The UNet reads latents of {config.in_channels} channels and vectors of {config.cross_attention_dim}; "
+            f"x_T has {x_T.shape[1]} and context {context.shape[2]}."
         )
-    check_generator(generator, len(x_T))
-    return steps

@@ -92,8 +92,8 @@ class NoiseSchedule:
             return [round(i * (T - 1) / max(1, n - 1)) for i in reversed(range(n))]
         if (n - 1) * (T // n) + self.steps_offset >= T:
             raise InputError(
-                f"{n} steps with leading spacing and offset {self.steps_offset} would start beyond the last timestep, "
-                f"{T - 1}; use fewer steps, or another timestep_spacing."
+                f"{n} steps with leading spacing and offset {self.steps_offset} would start beyond the last "
+                f"timestep, {T - 1}; use fewer steps, or another timestep_spacing."
             )
         return [i * (T // n) + self.steps_offset for i in reversed(range(n))]
 
@@ -106,7 +106,7 @@ class NoiseSchedule:
         return signal * x0 + sigma * noise
 
     def velocity(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0 (Salimans and Ho 2022); arguments as `add_noise`."""
+        """v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0 (Salimans and Ho 2022), as in `add_noise`."""
         signal, sigma = self._weights(t, x0)
         return signal * noise - sigma * x0
 

@@ -26,7 +26,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], known_words: Iter
     check_prompts(prompts)
     length = tokenizer.model_max_length
     rows = []
-    for prompt, ids in zip(prompts, tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids):
+    for ids in tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids:
         if len(ids) > length - 2:
             cut = str(tokenizer.decode(ids[length - 2 :][:100])).strip()
             warnings.warn(f"The prompt is longer than {length} tokens; this was cut: {cut!r}.", stacklevel=3)

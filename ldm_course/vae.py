@@ -162,7 +162,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (b, latent_channels, h/8, w/8) to images (b, 3, h, w); the encoder mirrored, with one block more per level."""
+    """Latents (b, latent_channels, h/8, w/8) to images (b, 3, h, w); one block more per level than the encoder."""
 
     def __init__(self, config: VAEConfig):
         super().__init__()
