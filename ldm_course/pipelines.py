@@ -98,7 +98,7 @@ class Options:
         if not timesteps and strength > 0:
             raise InputError(
                 f"strength {strength} of {len(every)} steps is less than one step, so the prompt would do nothing; "
-                f"use {math.ceil(1 / strength)} steps or more, or a strength of at least {1 / len(every):g}."
+                f"use {math.ceil(1 / strength)} steps or more, or a strength of at least {math.ceil(100 / len(every)) / 100}."
             )
         if strength == 1 and model.schedule.alpha_bar(timesteps[0]) > 0.2:
             warnings.warn(
@@ -118,7 +118,7 @@ class Options:
 
     def negative_prompts(self, b: int) -> list[str]:
         """One negative prompt for each of b prompts."""
-        negative = self.negative_prompt or ""
+        negative = "" if self.negative_prompt is None else self.negative_prompt
         negatives = [negative] * b if isinstance(negative, str) else negative
         check_prompts(negatives, "negative_prompt")
         if len(negatives) != b:

@@ -73,8 +73,8 @@ def denoise(
     """
     check_model(model)
     check_guidance(guidance_scale)
-    check_generator(generator, len(x_T))
     check_tensors(model, x_T, context, negative_context, guidance_scale)
+    check_generator(generator, len(x_T))
     steps = check_descending(model.schedule, timesteps)
     check_callable("step", step, "(now, alpha_bar, before, noise)")
     if after_step is not None:
@@ -91,21 +91,21 @@ def denoise(
         both = context if negative_context is None or scale == 1 else torch.cat([negative_context, context])
         both = both.to(model.device, model.dtype)  # (b or 2b, 77, d): a scale of 1 needs no negative half
         levels = [*map(model.schedule.alpha_bar, steps), final_alpha_bar(model.schedule, step)]
-        for i, t in enumerate(tqdm(steps, disable=not progress)):
+        path = list(zip(steps, [*steps[1:], -1], levels, levels[1:]))
+        for t, t_prev, alpha_bar_t, alpha_bar_prev in tqdm(path, disable=not progress):
             x = x_t if scale == 1 else torch.cat([x_t, x_t])
-            t_ = torch.tensor([t], device=x.device)
-            prediction = model.unet(x.to(model.dtype), t_, both)  # eps or v, (b or 2b, c, h, w)
+            prediction = model.unet(x.to(model.dtype), torch.tensor([t], device=x.device), both)  # eps or v
             prediction = check_result("The UNet", prediction, x).float()
             if scale != 1:
                 uncond, cond = prediction.chunk(2)
                 prediction = guide(uncond, cond, scale)
             x0_hat, eps = model.schedule.x0_and_eps(prediction, x_t, t)
-            now = State(t, x_t, eps, x0_hat, levels[i])
+            now = State(t, x_t, eps, x0_hat, alpha_bar_t)
             yield now
 
-            x_t = check_result("step", step(now, levels[i + 1], before, noise), now.x_t)
+            x_t = check_result("step", step(now, alpha_bar_prev, before, noise), now.x_t)
             if after_step is not None:
-                x_t = check_result("after_step", after_step(x_t, [*steps, -1][i + 1]), now.x_t)
+                x_t = check_result("after_step", after_step(x_t, t_prev), now.x_t)
             before = now
         yield State(-1, x_t, eps, x_t, levels[-1])
 
