@@ -1,0 +1,85 @@
+"""What notebook 06 measures: changes inside and outside of a mask, the step across its edge, and a body's colour.
+
+Differences are root mean squares over pixels and channels, in units of 1/255 of the range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from ldm_course.errors import InputError
+from ldm_course.scenes import ATTRIBUTES, Scene
+
+FAR = 28  # root mean square, of 255: a pixel farther than this from a colour has another colour
+
+
+def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
+    """The difference of two images where the mask is black. Raises InputError if it is black nowhere."""
+    outside = np.asarray(mask.convert("L")) == 0
+    if not outside.any():
+        raise InputError("The mask covers the whole image; leave a part of it black.")
+    return _rms(_difference(one, other)[outside])
+
+
+def change_inside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
+    """The difference of two images where the mask is not black. Raises InputError if it is black everywhere."""
+    inside = np.asarray(mask.convert("L")) > 0
+    if not inside.any():
+        raise InputError("The mask is black everywhere; paint a part of it white.")
+    return _rms(_difference(one, other)[inside])
+
+
+def change_by_distance(one: Image.Image, other: Image.Image, mask: Image.Image, width: int) -> list[float]:
+    """The difference of two images in rings of `width` pixels around the mask, the nearest ring first."""
+    difference = _difference(one, other)
+    rings: list[float] = []
+    covered = mask.convert("L").point(lambda level: 255 * (level > 0))
+    while True:
+        wider = covered.filter(ImageFilter.MaxFilter(2 * width + 1))
+        ring = np.asarray(wider) > np.asarray(covered)
+        if not ring.any():
+            return rings
+        rings.append(_rms(difference[ring]))
+        covered = wider
+
+
+def seam(image: Image.Image, mask: Image.Image) -> float:
+    """The difference of neighbouring pixels on the two sides of the mask's edge.
+
+    Raises InputError if the mask has no edge.
+    """
+    pixels, inside = np.asarray(image, dtype=float), np.asarray(mask.convert("L")) >= 128
+    steps = [np.diff(pixels, axis=axis)[np.diff(inside, axis=axis)] for axis in (0, 1)]
+    if not any(len(step) for step in steps):
+        raise InputError("The mask has no edge; paint a part of it white, and leave the rest black.")
+    return _rms(np.concatenate(steps))
+
+
+def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
+    """The colour of the running animal's body under the mask, one of the six in `ATTRIBUTES`.
+
+    Each pixel where the scene's animal, running, has its body votes for the nearest of the six bodies' median
+    colours. Pixels far from all of them, such as lines or a green scarf, do not vote.
+    """
+    running = replace(scene, action="running")
+    body = (np.asarray(running.mask("body", image.width)) >= 128) & (np.asarray(mask.convert("L")) >= 128)
+
+    def pixels(image: Image.Image) -> np.ndarray:
+        return np.asarray(image, dtype=float)[body]  # (n, 3)
+
+    colours = ATTRIBUTES["colour"]
+    medians = np.stack([np.median(pixels(replace(running, colour=c).render(image.width)), axis=0) for c in colours])
+    distance = np.sqrt(np.square(pixels(image)[:, None] - medians).mean(axis=2))  # (n, 6)
+    votes = distance.argmin(axis=1)[distance.min(axis=1) < FAR]
+    return colours[int(np.bincount(votes, minlength=len(colours)).argmax())]
+
+
+def _difference(one: Image.Image, other: Image.Image) -> np.ndarray:
+    return np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt((values**2).mean()))
