@@ -17,7 +17,7 @@ from ldm_course.scenes import Scene
 
 
 def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: LatentDiffusion) -> Verdict:
-    """Exercise 1: a draw that gradients pass through; first alone, then where image-to-image encodes its picture."""
+    """Exercise 1: a draw that gradients pass through; first alone, then in the encoder of image-to-image."""
     mistakes = [
         (
             lambda mean, std, noise: mean + std**2 * noise,
@@ -46,14 +46,12 @@ def reparameterize(yours: Callable[[Tensor, Tensor, Tensor], Tensor], model: Lat
     leaf, width = mean.clone().requires_grad_(), std.abs().requires_grad_()
     if not _passes_gradients(yours, (leaf, width, noise)):
         return Verdict(WRONG, "The values are right, but no gradient passes: work on the tensors that are given.")
-    picture = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
+    image = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
 
-    def paint() -> Image.Image:
-        painted = img2img(model, "a dog with glasses", picture, strength=0.5, seed=0, num_inference_steps=2 * STEPS)
-        assert isinstance(painted, Image.Image)
-        return painted
+    def generate() -> Image.Image:
+        return img2img(model, "a dog with glasses", image, strength=0.5, seed=0, num_inference_steps=2 * STEPS)
 
-    return plugged(model, paint, reparameterize=yours)
+    return plugged(model, generate, reparameterize=yours)
 
 
 def kl(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdict:
@@ -98,7 +96,7 @@ def kl(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdict:
 
 
 def latent_shape(yours: Callable[[int, int, tuple[int, ...], int], tuple[int, int, int]]) -> Verdict:
-    """Exercise 3: the shape of a picture's latent."""
+    """Exercise 3: the shape of an image's latent."""
 
     def shape(height: int, width: int, channels: tuple[int, ...], latent: int) -> tuple[int, int, int]:
         f = 2 ** (len(channels) - 1)
@@ -174,7 +172,8 @@ def scaling_factor(yours: Callable[[Tensor], float]) -> Verdict:
         ),
         (lambda z: 1 / z.abs().max(), "That brings the largest value to 1; the standard deviation is to be 1."),
     ]
-    z = 2 + torch.tensor([1.0, 3.0, 5.0, 7.0])[:, None, None] * draws(1, (8, 4, 30, 40))[0]  # n or n - 1: the same
+    spread = torch.tensor([1.0, 3.0, 5.0, 7.0], dtype=torch.float32, device="cpu")[:, None, None]
+    z = 2 + spread * draws(1, (8, 4, 30, 40))[0]  # so many that dividing by n or by n - 1 is the same
     return compare(yours, lambda z: 1 / z.std(), [(z,), (0.1 * z - 5,)], mistakes)
 
 
@@ -184,7 +183,7 @@ def _kl(mean: Tensor, std: Tensor, prior_mean: float | Tensor, prior_std: float 
 
 
 def _varies(yours: Callable, case: tuple) -> bool:
-    """Whether it draws numbers of its own; an answer that is none does not."""
+    """Whether two calls return different numbers."""
     try:
         return not torch.equal(torch.as_tensor(yours(*case)), torch.as_tensor(yours(*case)))
     except Exception:  # whatever the learner's code raises; `compare` has said so

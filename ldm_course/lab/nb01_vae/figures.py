@@ -1,4 +1,4 @@
-"""What notebook 01 trains on and draws: small scenes, a training to watch, and maps of two-number latents."""
+"""Small scenes to train on, a training monitor, and maps of two-number latents. Notebook 01."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ldm_course.errors import InputError
-from ldm_course.images import to_pil
+from ldm_course.images import to_pil, to_tensor
 from ldm_course.lab.shared import plots
 from ldm_course.scenes import ATTRIBUTES, training_scene
 
-SMALL = 32  # pixels, the side of the small pictures
+SMALL = 32  # pixels, the side of the small scenes
 REACH = 3.0  # standard deviations of its latents that a map shows to either side
 
 Encode = Callable[[Tensor], Tensor]
@@ -28,10 +28,11 @@ Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Small pictures and what they show.
+class LabelledImages:
+    """Small images and their labels.
 
-    x: (n, 3, 32, 32) in [-1, 1]. labels: "animal", "colour" and "place", each (n,) of indices into `ATTRIBUTES`.
+    x: (n, 3, 32, 32) in [-1, 1].
+    labels: "animal", "colour" and "place", each (n,) of indices into `ATTRIBUTES`.
     """
 
     x: Tensor
@@ -39,11 +40,10 @@ class Pictures:
 
 
 @functools.cache
-def small_scenes(count: int, seed: int) -> Pictures:
-    """Scenes at their simplest: an animal sits in the middle and wears nothing. Kind, colour, place and shades vary.
+def small_scenes(count: int, seed: int) -> LabelledImages:
+    """Simple scenes: an animal sits in the middle and wears nothing. Kind, colour, place and shades vary.
 
-    Raises:
-        InputError: if count is below 1.
+    Raises InputError if count is below 1.
     """
     if count < 1:
         raise InputError(f"count is {count}; it must be 1 or more.")
@@ -54,22 +54,25 @@ def small_scenes(count: int, seed: int) -> Pictures:
         )
         for i in range(count)
     ]  # fmt: skip
-    pixels = np.stack([np.asarray(scene.render(SMALL)) for scene in scenes])
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    names = ("animal", "colour", "place")
-    labels = {name: torch.tensor([ATTRIBUTES[name].index(getattr(s, name)) for s in scenes]) for name in names}
-    return Pictures(x, labels)
+    x = to_tensor([scene.render(SMALL) for scene in scenes])
+    labels = {
+        name: torch.tensor(
+            [ATTRIBUTES[name].index(getattr(scene, name)) for scene in scenes], dtype=torch.int64, device="cpu"
+        )
+        for name in ("animal", "colour", "place")
+    }
+    return LabelledImages(x, labels)
 
 
-# ---- training, watched -----------------------------------------------------------------------------------------
+# ---- the training monitor --------------------------------------------------------------------------------------
 
 
-class Watch:
-    """Draws the loss so far, and some pictures above what the model makes of them, about once a second.
+class TrainingMonitor:
+    """Draws the loss so far, and some images above their reconstructions, about once a second.
 
     Args:
-        rebuild: of a model and pictures (n, 3, h, w) in [-1, 1], to their reconstructions.
-        x: the pictures to look at.
+        rebuild: (model, images) -> reconstructions; images are (n, 3, h, w) in [-1, 1].
+        x: the images to draw.
         steps: of the whole training.
         name: of the model, for the captions.
     """
@@ -81,48 +84,42 @@ class Watch:
         self.drawn = 0.0
 
     def __call__(self, model: nn.Module, loss: float) -> None:
-        """Note a step's loss, and draw if it is time or the training is over."""
+        """Append a step's loss, and draw if it is time or the training is over."""
         self.losses.append(loss)
         if self.live and time.monotonic() - self.drawn < 1 and len(self.losses) < self.steps:
             return
         with torch.no_grad():
-            pictures = rows([self.x, self.rebuild(model, self.x)])
+            images = rows([self.x, self.rebuild(model, self.x)])
         curve = plots.losses({"loss": self.losses}, self.steps)
         if self.live:
             self.live[0].draw(curve)
-            self.live[1].draw(pictures)
+            self.live[1].draw(images)
         else:
             self.live = [
                 plots.Live(
                     curve,
                     f"The loss of the {self.name}, step by step; the dark line, the mean of the last steps, lags.",
                 ),
-                plots.Live(pictures, f"Fresh pictures, and below each what the {self.name} makes of it."),
+                plots.Live(images, f"Images of the test set, and below each its reconstruction by the {self.name}."),
             ]
         self.drawn = time.monotonic()
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------
-
-
-def picture(x: Tensor) -> Image.Image:
-    """One small picture (3, 32, 32), its pixels drawn 8 x 8."""
-    small = to_pil(x[None])[0]
-    return small.resize((8 * small.width, 8 * small.height), Image.Resampling.NEAREST)
+# ---- images ----------------------------------------------------------------------------------------------------
 
 
 def rows(batches: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = ()) -> Image.Image:
-    """Batches of small pictures, each batch a row."""
-    return plots.grid([[picture(x) for x in batch] for batch in batches], titles, labels, side=128)
+    """Batches of small images, each batch a row."""
+    return plots.grid([[plots.enlarged(x) for x in batch] for batch in batches], titles, labels, side=128)
 
 
-class Plane:
-    """The two-number latents of a model as a map. Its unit is their own standard deviation, its centre their mean.
+class LatentMap:
+    """The two-number latents of a model as a map. Its unit is their standard deviation, its centre their mean.
 
     Args:
-        encode: pictures to latents, (n, 2).
-        decode: latents to pictures.
-        x: the pictures to show, each where its latent lies.
+        encode: images to latents, (n, 2).
+        decode: latents to images.
+        x: the images to draw, each at its latent's place.
     """
 
     side = 768  # of the map, in drawn pixels
@@ -153,17 +150,17 @@ class Plane:
         pen.ellipse((left + 2, top + 2, right - 2, bottom - 2), outline=plots.BLUE, width=4)
 
     def pixel(self, first: float, second: float) -> tuple[float, float]:
-        """Where on the map a point is, from the left and from the top."""
+        """The position of a point on the map, from the left and from the top."""
         return (first / REACH + 1) * self.side / 2, (1 - second / REACH) * self.side / 2
 
     def decoded(self, first: float, second: float) -> Image.Image:
-        """The picture at a point of the map."""
-        place = torch.tensor([[first, second]], dtype=torch.float32)
+        """The image that a point of the map decodes to."""
+        place = torch.tensor([[first, second]], dtype=torch.float32, device="cpu")
         with torch.no_grad():
-            return picture(self.decode(self.mean + self.std * place)[0])
+            return plots.enlarged(self.decode(self.mean + self.std * place)[0])
 
-    def at(self, first: float, second: float) -> Image.Image:
-        """The map with a point on it, and beside it the picture that the point decodes to."""
+    def with_point(self, first: float, second: float) -> Image.Image:
+        """The map with a point on it, and beside it the image that the point decodes to."""
         marked, (x, y) = self.map.copy(), self.pixel(first, second)
         pen = ImageDraw.Draw(marked)
         pen.ellipse((x - 16, y - 16, x + 16, y + 16), fill="white", outline=plots.INK, width=2)
@@ -171,7 +168,7 @@ class Plane:
         return plots.grid([[marked, self.decoded(first, second)]], side=self.side)
 
     def mosaic(self, count: int = 9) -> Image.Image:
-        """What the points of the map decode to, count x count of them in even distances, and the ring."""
+        """The images that count x count evenly spaced points of the map decode to, and the ring."""
         edge = REACH * (1 - 1 / count)  # of the outermost tiles' centres
         steps = np.linspace(-edge, edge, count)
         tile = self.side // count
@@ -183,18 +180,18 @@ class Plane:
         return canvas
 
 
-def explorer(planes: dict[str, Plane]) -> ipywidgets.VBox:
-    """Move a point over the map of one model or another, and see what it decodes to."""
-    which = ipywidgets.ToggleButtons(options=list(planes), description="model")
+def explorer(maps: dict[str, LatentMap]) -> ipywidgets.VBox:
+    """Move a point over the map of one of the models, and see what it decodes to."""
+    which = ipywidgets.ToggleButtons(options=list(maps), description="model")
     layout = {"width": "420px"}
     sliders = [
         ipywidgets.FloatSlider(value=0.0, min=-REACH, max=REACH, step=0.1, description=name, layout=layout)
         for name in ("first", "second")
     ]
-    image = ipywidgets.Image(format="jpeg", layout={"max_width": "100%", "width": f"{Plane.side}px"})
+    image = ipywidgets.Image(format="jpeg", layout={"max_width": "100%", "width": f"{LatentMap.side}px"})
 
     def draw(change: object = None) -> None:
-        image.value = plots.jpeg(planes[which.value].at(*(slider.value for slider in sliders)))
+        image.value = plots.jpeg(maps[which.value].with_point(*(slider.value for slider in sliders)))
 
     for control in (which, *sliders):
         control.observe(draw, names="value")
@@ -202,17 +199,11 @@ def explorer(planes: dict[str, Plane]) -> ipywidgets.VBox:
     return ipywidgets.VBox([which, *sliders, image])
 
 
-def features_picture(h: Tensor) -> Image.Image:
-    """The most varied channel of feature maps (1, c, h, w), dark where it is lowest and light where it is highest."""
+def features_image(h: Tensor) -> Image.Image:
+    """The channel of feature maps (1, c, h, w) that varies most, from black at its lowest to white at its highest."""
     channels = h[0].detach().float().cpu()
     channel = channels[channels.flatten(1).std(dim=1).argmax()]
     low, high = channel.min(), channel.max()
     grey = ((channel - low) / (high - low).clamp_min(1e-12) * 255).round().byte().numpy()
     scale = max(1, plots.SIDE // grey.shape[1])
     return Image.fromarray(grey).resize((scale * grey.shape[1], scale * grey.shape[0]), Image.Resampling.NEAREST)
-
-
-def error_picture(x: Tensor, y: Tensor, brightest: float = 0.5) -> Image.Image:
-    """How far two pictures (1, 3, h, w) in [-1, 1] are apart: black where not, white from `brightest` on."""
-    apart = (x - y).detach().float().cpu().square().mean(dim=1).sqrt()[0] / brightest
-    return Image.fromarray((apart.clamp(0, 1) * 255).round().byte().numpy())

@@ -1,4 +1,4 @@
-"""Figures of notebook 02: the U, the damage that an ablation does, and attention laid over a picture."""
+"""Figures of notebook 02: the U, the errors of an ablation, and an attention map over an image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course.lab.nb02_unet.probes import Stage
-from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, SIDE, SIGNED
-
-GREY, SKY, AMBER, GREEN = "#dddddd", "#8ec4e8", "#f0a04b", "#007a5a"
+from ldm_course.lab.shared.plots import AMBER, BLUE, GREEN, INK, ORANGE, PALE, SIDE, SIGNED, SKY, style
 
 Extent = tuple[float, float, float, float]  # left, bottom, width, height
 
@@ -24,9 +22,9 @@ Extent = tuple[float, float, float, float]  # left, bottom, width, height
 
 
 def draw_u(found: Sequence[Stage]) -> Figure:
-    """The UNet as its stages ran: a row per level and one for the middle, the way down left, the way up right.
+    """The UNet's stages in their order: a row per level and one for the middle, the way down left, the way up right.
 
-    A box is as wide as its channels, and as high as the root of its side. Columns are 1 apart.
+    The width of a box shows the channels, its height the root of the side. Columns are 1 apart.
     """
     boxes = {stage.name: stage for stage in found}
     blocks = {after.name: before.name for before, after in zip(found, found[1:]) if after.kind == "transformer"}
@@ -47,13 +45,13 @@ def draw_u(found: Sequence[Stage]) -> Figure:
         _flow(axes, extent(before), extent(after))
     for name, (column, row) in places.items():
         stage, (x, y, wide, high) = boxes[name], extent(name)
-        _box(axes, x, y, wide, high, SKY if stage.kind == "resnet" else GREY)
+        _box(axes, x, y, wide, high, SKY if stage.kind == "resnet" else PALE)
         if name in blocks.values():
             _box(axes, x, y + 0.66 * high, wide, 0.34 * high, AMBER)
         axes.text(column + 0.5, y - 0.16, f"{stage.shape[0]}", weight="bold", fontsize=9, ha="center", va="center")
         if stage.source is not None:
             reads = f"{stage.own}+\n{stage.skip}"
-            axes.text(column + 0.5, y - 0.5, reads, fontsize=8, color=GREEN, ha="center", va="center")
+            axes.text(column + 0.5, y - 0.5, reads, fontsize=8, weight="bold", color=GREEN, ha="center", va="center")
             source = blocks.get(stage.source, stage.source)
             inside = sum(r == row and places[source][0] < c < column for c, r in places.values()) // 2
             _bracket(axes, extent(source), (x, y, wide, high), 0.14 + 0.13 * inside)
@@ -81,7 +79,7 @@ def _canvas(x: tuple[float, float], y: tuple[float, float]) -> tuple[Figure, Axe
 
 
 def _places(found: Sequence[Stage]) -> dict[str, tuple[int, int]]:
-    """Column and row of each box, in the order in which they ran: stairs down to the middle, and up again."""
+    """Column and row of each box, in the order of the stages: stairs down to the middle, and up again."""
     flights = [[found[0].name]]
     for before, stage in zip(found, found[1:-1]):
         into_or_out_of_the_middle = before.kind != "conv" and before.name[:3] != stage.name[:3]
@@ -120,7 +118,7 @@ def _flow(axes: Axes, one: Extent, other: Extent) -> None:
 
 
 def _bracket(axes: Axes, source: Extent, reader: Extent, above: float) -> None:
-    """A skip: out of the top of one box, across, and into the top of another, beside what flows down and up."""
+    """A skip: out of the top of one box, across, and into the top of another."""
     left, right, top = source[0] + 0.8 * source[2], reader[0] + 0.2 * reader[2], source[1] + source[3]
     axes.plot([left, left, right], [top, top + above, top + above], color=GREEN, lw=1.2)
     _arrow(axes, (right, top + above), (right, top), GREEN)
@@ -131,7 +129,7 @@ def _box(axes: Axes, x: float, y: float, wide: float, high: float, colour: str) 
 
 
 def _legend(axes: Axes, x: float, y: float) -> None:
-    names = {"skip": GREEN, "convolution": GREY, "with a transformer": AMBER, "residual block": SKY}
+    names = {"skip": GREEN, "convolution": PALE, "with a transformer": AMBER, "residual block": SKY}
     for i, (words, colour) in enumerate(names.items()):
         if words == "skip":
             axes.plot([x, x + 0.35], [y + 0.1, y + 0.1], color=colour, lw=1.5)
@@ -160,8 +158,9 @@ def over_time(values: Tensor, name: str, T: int = 1000) -> Figure:
 # ---- damage ----------------------------------------------------------------------------------------------------
 
 
+@style()
 def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[str]) -> Figure:
-    """How many times larger an error became: a dot with its 95% interval for each row and column, on a log scale.
+    """The factor by which an error grew: a dot with its 95% interval for each row and column, on a log scale.
 
     Args:
         rows: name -> per column the mean and half the interval's width.
@@ -181,7 +180,7 @@ def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[s
         axes.minorticks_off()
         axes.grid(axis="y", color="#eeeeee")
         axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines.left.set_visible(False)
         axes.tick_params(left=False)
     columns[0].set_yticks(range(len(rows)), rows)
     columns[0].invert_yaxis()
@@ -192,9 +191,9 @@ def damage(rows: Mapping[str, Sequence[tuple[float, float]]], titles: Sequence[s
 # ---- attention -------------------------------------------------------------------------------------------------
 
 
-def overlay(picture: Image.Image, values: Tensor, highest: float) -> Image.Image:
-    """A map of values (h, w) from 0 to `highest`, in cividis, over the picture in grey."""
-    grey = np.asarray(picture.convert("L").resize((SIDE, SIDE)), dtype=float)[..., None] / 255
+def overlay(image: Image.Image, values: Tensor, highest: float) -> Image.Image:
+    """A map of values (h, w) from 0 to `highest`, in cividis, over the image in grey."""
+    grey = np.asarray(image.convert("L").resize((SIDE, SIDE)), dtype=float)[..., None] / 255
     heat = Image.fromarray(values.detach().float().cpu().numpy()).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     colours = matplotlib.colormaps["cividis"](np.clip(np.asarray(heat) / highest, 0, 1))[..., :3]
     return Image.fromarray((255 * (0.7 * colours + 0.3 * grey)).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Look inside a live UNet: its stages, what it does without a skip, and where its attention goes. Notebook 02."""
+"""Look inside a running UNet: its stages, its prediction without a skip, and its attention maps. Notebook 02."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stage:
     name: "down_blocks.0.resnets.0" and the like, as `unet.get_submodule` takes it.
     kind: "conv", "resnet", "transformer", "down" (half the size) or "up" (twice the size).
     shape: of what it returned, (channels, height, width).
-    own, skip: how many of the channels that it read came from the stage before it, and from a skip.
+    own, skip: how many of its input's channels came from the stage before it, and from a skip.
     source: the name of the stage that the skip comes from; None without a skip.
     """
 
@@ -50,15 +50,15 @@ class Stage:
 
 @torch.no_grad()
 def stages(unet: UNet, side: int | None = None) -> list[Stage]:
-    """Run the UNet once and note each stage in its order; on the meta device that takes no memory.
+    """Run the UNet once and list its stages in their order; on the meta device that takes no memory.
 
     Args:
         side: of the latent; None is that of the training latents.
     """
     config, weight = unet.config, unet.conv_in.weight
     side = side or config.sample_size
-    ran: list[tuple[str, str, Tensor, Tensor]] = []  # name, kind, what it read, what it returned
-    skips: dict[str, tuple[str, int]] = {}  # reader -> the skip's source and its channels
+    ran: list[tuple[str, str, Tensor, Tensor]] = []  # name, kind, input, output
+    skips: dict[str, tuple[str, int]] = {}  # stage -> the source of its skip, and the channels
 
     def note(name: str, kind: str) -> Callable:
         return lambda module, args, output: ran.append((name, kind, args[0], output))
@@ -91,13 +91,12 @@ def stages(unet: UNet, side: int | None = None) -> list[Stage]:
 
 @contextmanager
 def cut(unet: UNet, stage: Stage) -> Iterator[None]:
-    """Inside, the skip that this stage reads is zero.
+    """Inside, this stage's skip is zero.
 
-    Raises:
-        InputError: if the stage reads no skip.
+    Raises InputError if the stage has no skip.
     """
     if stage.source is None:
-        raise InputError(f"{stage.name} reads no skip that could be cut; the residual blocks of the up path do.")
+        raise InputError(f"{stage.name} has no skip that could be cut; the residual blocks of the up path have one.")
 
     def without_skip(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         own, skip = args[0].split([stage.own, stage.skip], dim=1)
@@ -112,20 +111,19 @@ def cut(unet: UNet, stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def attention_maps(unet: UNet) -> Iterator[dict[str, Tensor]]:
-    """Inside `with attention_maps(unet) as maps:`, what each cross-attention looks at is kept.
+    """Inside `with attention_maps(unet) as maps:`, the weights of each cross-attention are stored.
 
-    After a forward pass `maps[name]` is softmax(q k^T / sqrt(d)) of that module, (b, heads, h*w, 77): how each
-    position shares its attention out among the tokens. The module itself never forms it: its fused kernel returns
-    only the weighted sum of the values.
+    After a forward pass `maps[name]` is softmax(q k^T / sqrt(d)) of that module, (b, heads, h*w, 77): the weight of
+    each token at each position. The module itself never forms it: its fused kernel returns only the weighted sum of
+    the values.
     """
     maps: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(attention: Attention, args: tuple[Tensor, Tensor | Text], output: Tensor) -> None:
-            x, text = args
-            context = text.vectors if isinstance(text, Text) else text
-            q = attention.to_q(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (b, heads, h*w, d)
-            k = attention.to_k(context).unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (b, heads, 77, d)
+    def store(name: str) -> Callable:
+        def hook(attention: Attention, args: tuple[Tensor, Tensor], output: Tensor) -> None:
+            x, context = args
+            q = attention.split_heads(attention.to_q(x))  # (b, heads, h*w, d)
+            k = attention.split_heads(attention.to_k(context))  # (b, heads, 77, d)
             maps[name] = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
 
         return hook
@@ -133,15 +131,14 @@ def attention_maps(unet: UNet) -> Iterator[dict[str, Tensor]]:
     with ExitStack() as hooks:
         for name, module in unet.named_modules():
             if name.endswith("attn2"):
-                hooks.enter_context(module.register_forward_hook(keep(name)))
+                hooks.enter_context(module.register_forward_hook(store(name)))
         yield maps
 
 
 def token_positions(tokenizer: CLIPTokenizer, text: str, word: str) -> list[int]:
-    """Which of the 77 tokens of a text hold a word.
+    """The positions of a word's tokens among the 77 of a text.
 
-    Raises:
-        InputError: if the text does not hold it.
+    Raises InputError if the word is not in the text.
     """
     ids, wanted = tokenizer(text).input_ids, tokenizer(word).input_ids[1:-1]
     for start in range(len(ids)):
@@ -151,12 +148,12 @@ def token_positions(tokenizer: CLIPTokenizer, text: str, word: str) -> list[int]
 
 
 def word_map(weights: Tensor, positions: Sequence[Sequence[int]], side: int) -> Tensor:
-    """The attention that one word of each text gets, averaged over the heads, as b square pictures.
+    """The attention to one word of each text, averaged over the heads, as b square maps.
 
     Args:
         weights: of one module, (b, heads, n, 77), with n a square number.
         positions: of each text's word, b lists.
-        side: of the pictures; the map's cells become squares, nothing is smoothed.
+        side: of the maps; cells become squares, nothing is smoothed.
     Returns (b, side, side).
     """
     shares = weights.mean(dim=1)  # (b, n, 77)
@@ -165,32 +162,33 @@ def word_map(weights: Tensor, positions: Sequence[Sequence[int]], side: int) -> 
     return F.interpolate(word.view(-1, 1, cells, cells), size=(side, side), mode="nearest")[:, 0]
 
 
-# ---- one look at many noise levels -----------------------------------------------------------------------------
+# ---- one prediction per noise level -----------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def looks(
+def predictions(
     model: LatentDiffusion, z: Tensor, noise: Tensor, context: Tensor, timesteps: Sequence[int]
 ) -> list[plots.Frame]:
-    """What the UNet says about one picture at many noise levels: one prediction each, and no loop.
+    """The UNet's prediction for one image at many noise levels, without a loop.
 
     Args:
         z, noise: the scaled latent and the noise that is mixed with it, (1, c, h, w) each.
         context: of its caption, (1, 77, d).
         timesteps: the noise levels.
-    Returns frames for `widgets.scrubber`; their distance is the guess x0_hat's from z, as a share of z's length.
+    Returns frames for `widgets.scrubber`; their distance is that of the estimate x0_hat from z, relative to z's
+    length.
     """
     frames = []
     for t in timesteps:
         x_t = model.schedule.add_noise(z, noise, t)
         prediction = model.unet(x_t.to(model.dtype), t, context.to(model.dtype)).float()
         x0_hat, eps = model.schedule.x0_and_eps(prediction, x_t, t)
-        latents = [plots.latent_picture(latent[0]) for latent in (x_t, eps, x0_hat)]
+        images = [plots.latent_image(latent[0]) for latent in (x_t, eps, x0_hat)]
         distance = ((x0_hat - z).norm() / z.norm()).item()
-        frames.append(plots.Frame(t, (*latents, plots.decoded(model, x0_hat)), distance))
+        frames.append(plots.Frame(t, (*images, plots.decoded(model, x0_hat)), distance))
     return frames
 
 
-def describe_look(frame: plots.Frame) -> str:
-    """A frame of `looks` in words."""
-    return f"t = {frame.t}. The guess x0_hat is {frame.distance:.0%} of the true latent's length away from it."
+def describe_prediction(frame: plots.Frame) -> str:
+    """A frame of `predictions` in words."""
+    return f"t = {frame.t}. The estimate x0_hat is {frame.distance:.0%} of the true latent's length away from it."

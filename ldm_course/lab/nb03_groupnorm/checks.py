@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from math import sqrt
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ldm_course import samplers
@@ -15,6 +13,7 @@ from ldm_course.groupnorm import group_norm_by_hand
 from ldm_course.lab.shared.verdict import RIGHT, STEPS, Verdict, compare, draws, plugged
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import txt2img
+from ldm_course.samplers import Noise, State, Step
 
 # ---- GroupNorm -------------------------------------------------------------------------------------------------
 
@@ -84,10 +83,12 @@ def scale_and_shift(yours: ScaleAndShift, model: LatentDiffusion) -> Verdict:
         ),
         (
             _over_the_batch,
-            "The statistics are taken over the whole batch; each picture has its own.",
+            "The statistics are taken over the whole batch; each image has its own.",
         ),
     ]
-    x, weight, bias = _random()
+    (x,), (scale, shift) = draws(1, (2, 6, 3, 2)), draws(2, (2, 6, 1, 1), seed=4)
+    weight, bias = draws(2, (6,), seed=5)
+    x = scale.exp() * x + shift  # channels and images have means and deviations of their own
     cases = [(x, groups, weight, bias, 1e-5) for groups in (2, 3, 6)] + [(0.003 * x, 2, weight, bias, 1e-5)]
     verdict = compare(applied, group_norm_by_hand, cases, mistakes)
     return plugged(model, GroupNorm=_as_module(applied)) if verdict.status == RIGHT else verdict
@@ -100,8 +101,8 @@ def _as_module(function: Callable[[Tensor, int, Tensor, Tensor, float], Tensor |
         def __init__(self, num_groups: int, num_channels: int, eps: float):
             super().__init__()
             self.num_groups, self.eps = num_groups, eps
-            self.weight = nn.Parameter(torch.ones(num_channels))
-            self.bias = nn.Parameter(torch.zeros(num_channels))
+            self.weight = nn.Parameter(torch.ones(num_channels, dtype=torch.float32, device="cpu"))
+            self.bias = nn.Parameter(torch.zeros(num_channels, dtype=torch.float32, device="cpu"))
 
         def forward(self, x: Tensor) -> Tensor | None:
             return function(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -114,7 +115,7 @@ def _wide(per_channel: Tensor) -> Tensor:
 
 
 def _mean(x: Tensor, groups: int) -> Tensor:
-    """Each group's mean, at every channel: (b, c, 1, 1)."""
+    """The mean of each channel's group: (b, c, 1, 1)."""
     means = x.unflatten(1, (groups, -1)).mean(dim=(2, 3, 4))  # (b, g)
     return means.repeat_interleave(x.shape[1] // groups, dim=1)[:, :, None, None]
 
@@ -129,7 +130,8 @@ def _normalised(x: Tensor, groups: int, eps: float) -> Tensor:
 
 
 def _interleaved(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    order = torch.arange(x.shape[1]).view(-1, groups).T.flatten()  # 0, g, 2g, ..., 1, g + 1, ...
+    places = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
+    order = places.view(-1, groups).T.flatten()  # 0, g, 2g, ..., 1, g + 1, ...
     back = order.argsort()
     y = group_norm_by_hand(x[:, order], groups, weight[order], bias[order], eps)
     return y[:, back]
@@ -142,20 +144,14 @@ def _over_the_batch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
     return y.reshape(c, *x.shape[:1], *x.shape[2:]).transpose(0, 1)
 
 
-def _random() -> tuple[Tensor, Tensor, Tensor]:
-    """Features whose channels and pictures have means and scales of their own, with a weight and a bias."""
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, 6, 3, 2, generator=generator)
-    x = x * (0.5 + torch.rand(2, 6, 1, 1, generator=generator)) + torch.randn(2, 6, 1, 1, generator=generator)
-    return x, torch.randn(6, generator=generator), torch.randn(6, generator=generator)
-
-
 # ---- samplers --------------------------------------------------------------------------------------------------
 
 LEVELS = ((0.05, 0.1), (0.5, 0.6), (0.9, 0.98))  # alpha_bar_t and alpha_bar_prev of three steps
+Formula = Callable[[Tensor, Tensor, float, float], Tensor]  # of two tensors (b, c, h, w) and two noise levels
+EtaStep = Callable[[Tensor, Tensor, float, float, Tensor, float], Tensor]
 
 
-def more_noise(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdict:
+def more_noise(yours: Formula) -> Verdict:
     """Exercise 2: from one noise level to a higher one."""
 
     def right(x: Tensor, noise: Tensor, now: float, later: float) -> Tensor:
@@ -196,15 +192,15 @@ def more_noise(yours: Callable[[Tensor, Tensor, float, float], Tensor]) -> Verdi
     return compare(yours, right, [(*draws(2), *levels[::-1]) for levels in LEVELS], mistakes)
 
 
-def ddpm_mean(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: LatentDiffusion) -> Verdict:
+def ddpm_mean(yours: Formula, model: LatentDiffusion) -> Verdict:
     """Exercise 3: the posterior's mean, written with eps; first alone, then in the real pipeline."""
-    step = samplers.ddpm_step
 
     def right(x_t: Tensor, eps: Tensor, now: float, prev: float) -> Tensor:
-        return step(x_t, eps, now, prev, torch.zeros_like(x_t))
+        return samplers.ddpm(_state(x_t, eps, now), prev, None, lambda: torch.zeros_like(x_t))
 
-    def plugged_step(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor) -> Tensor:
-        return yours(x_t, eps, now, prev) + step(0 * x_t, 0 * eps, now, prev, noise)
+    def step(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
+        variance = (1 - alpha_bar) / (1 - now.alpha_bar) * (1 - now.alpha_bar / alpha_bar)
+        return yours(now.x_t, now.eps, now.alpha_bar, alpha_bar) + sqrt(variance) * noise()
 
     mistakes = [
         (
@@ -236,16 +232,12 @@ def ddpm_mean(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: La
             "The sign is wrong: this puts noise in.",
         ),
         (
-            lambda x, e, now, prev: samplers.ddim_step(x, e, now, prev),
+            _ddim,
             "That is DDIM's step. It keeps more of eps, because no fresh noise comes after it.",
         ),
     ]
     verdict = compare(yours, right, [(*draws(2), *levels) for levels in LEVELS], mistakes)
-    paint = functools.partial(_painted, model, "ddpm")
-    return plugged(model, paint, ddpm_step=plugged_step) if verdict.status == RIGHT else verdict
-
-
-EtaStep = Callable[[Tensor, Tensor, float, float, Tensor, float], Tensor]
+    return _plugged_as_ddpm(model, step) if verdict.status == RIGHT else verdict
 
 
 def eta_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
@@ -265,6 +257,9 @@ def eta_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
         sigma = eta * sqrt(1 - now / prev)
         x0_hat = (x_t - sqrt(1 - now) * eps) / sqrt(now)
         return sqrt(prev) * x0_hat + sqrt(max(0.0, 1 - prev - sigma**2)) * eps + sigma * noise
+
+    def as_ddpm(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
+        return yours(now.x_t, now.eps, now.alpha_bar, alpha_bar, noise(), 1.0)
 
     right = with_parts(lambda room, sigma: sqrt(max(0.0, room - sigma**2)))
     mistakes = [
@@ -286,11 +281,11 @@ def eta_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
             "The fresh noise is missing: + sigma * noise.",
         ),
         (
-            lambda x, e, now, prev, noise, eta: samplers.ddim_step(x, e, now, prev),
+            lambda x, e, now, prev, noise, eta: _ddim(x, e, now, prev),
             "That is DDIM whatever eta says: use eta, and the noise.",
         ),
         (
-            lambda x, e, now, prev, noise, eta: samplers.ddpm_step(x, e, now, prev, noise),
+            lambda x, e, now, prev, noise, eta: samplers.ddpm(_state(x, e, now), prev, None, lambda: noise),
             "That is DDPM whatever eta says: use eta.",
         ),
         (
@@ -301,17 +296,21 @@ def eta_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
     ]
     cases = [(*draws(2), *levels, *draws(1, seed=5), eta) for levels in LEVELS for eta in (0.0, 0.5, 1.0)]
     verdict = compare(yours, right, cases, mistakes)
-    if verdict.status != RIGHT:
-        return verdict
-    paint = functools.partial(_painted, model, "ddpm")
-    return plugged(model, paint, ddpm_step=functools.partial(_with_eta, yours, 1.0))
+    return _plugged_as_ddpm(model, as_ddpm) if verdict.status == RIGHT else verdict
 
 
-def _with_eta(yours: EtaStep, eta: float, x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor) -> Tensor:
-    return yours(x_t, eps, now, prev, noise, eta)
+def _state(x_t: Tensor, eps: Tensor, alpha_bar: float) -> State:
+    """The loop's state at a noise level, given the prediction eps."""
+    return State(0, x_t, eps, (x_t - sqrt(1 - alpha_bar) * eps) / sqrt(alpha_bar), alpha_bar)
 
 
-def _painted(model: LatentDiffusion, scheduler: str) -> Image.Image:
-    picture = txt2img(model, "a dog with glasses", seed=0, num_inference_steps=STEPS, scheduler=scheduler)
-    assert isinstance(picture, Image.Image)
-    return picture
+def _ddim(x_t: Tensor, eps: Tensor, now: float, prev: float) -> Tensor:
+    return samplers.ddim(_state(x_t, eps, now), prev, None, lambda: torch.zeros_like(x_t))
+
+
+def _plugged_as_ddpm(model: LatentDiffusion, step: Step) -> Verdict:
+    return plugged(
+        model,
+        lambda: txt2img(model, "a dog with glasses", seed=0, num_inference_steps=STEPS, scheduler="ddpm"),
+        ddpm=step,
+    )

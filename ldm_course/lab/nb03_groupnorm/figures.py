@@ -1,4 +1,4 @@
-"""Notebook 03, first half: what group norms are given, how it hangs together, and what groups do to it."""
+"""The first half of notebook 03: the inputs of group norms, their correlations, and the effect of groups."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from ldm_course.errors import InputError
 from ldm_course.groupnorm import group_norm_by_hand
 from ldm_course.lab.shared.measure import interval
-from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, PALE, SIGNED
+from ldm_course.lab.shared.plots import BLUE, INK, ORANGE, PALE, SIGNED, style
 
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def inputs_of(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, Tensor]:
-    """What each module is given while `run()` runs, at its last call: name -> (b, c, ...), float32, on the CPU."""
-    given: dict[str, Tensor] = {}
+    """The input of each module's last call while `run()` runs: name -> (b, c, ...), float32, on the CPU."""
+    inputs: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple], None]:
-        return lambda module, args: given.update({name: args[0].float().cpu()})
+        return lambda module, args: inputs.update({name: args[0].float().cpu()})
 
     hooks = [module.register_forward_pre_hook(note(name)) for name, module in modules.items()]
     try:
@@ -34,49 +34,55 @@ def inputs_of(modules: Mapping[str, nn.Module], run: Callable[[], object]) -> di
     finally:
         for hook in hooks:
             hook.remove()
-    return given
+    return inputs
 
 
 def by_distance(x: Tensor) -> Tensor:
-    """How alike two positions of a feature map are, by how far apart they are.
+    """The correlation of two positions of a feature map, by their distance.
 
-    x is (b, c, h, w). Two positions' values are correlated over the b pictures, each channel by itself; what all
-    pictures have in common at a position is taken off first. Returns (c, d): for each channel the mean over all
-    pairs of positions that are 1, 2, ..., d cells apart (rounded), with d = max(h, w) - 1.
+    x is (b, c, h, w). Two positions' values are correlated over the b images, each channel by itself; the mean over
+    all images at a position is subtracted first. Returns (c, d): for each channel the mean over all pairs of
+    positions that are 1, 2, ..., d cells apart (rounded), with d = max(h, w) - 1.
+
+    Raises InputError for one image or one position.
     """
     b, _, h, w = x.shape
     if b < 2 or max(h, w) < 2:
-        raise InputError(f"Two pictures and two positions are the least to correlate, not {b} of {h} x {w}.")
+        raise InputError(f"A correlation needs two images and two positions or more, not {b} of {h} x {w}.")
     values = (x - x.mean(dim=0)) / x.std(dim=0, unbiased=False).clamp_min(1e-8)
     values = values.flatten(2)  # (b, c, h*w)
     correlation = torch.einsum("bcp,bcq->cpq", values, values) / b
-    places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).double()  # (h*w, 2)
+    rows, columns = (torch.arange(n, dtype=torch.float64, device=x.device) for n in (h, w))
+    places = torch.cartesian_prod(rows, columns)  # (h*w, 2)
     apart = torch.cdist(places, places).round()
     return torch.stack([correlation[:, apart == d].mean(dim=1) for d in range(1, max(h, w))], dim=1)
 
 
 def inside_minus_across(x: Tensor, groups: int, orders: int = 200) -> tuple[float, Tensor]:
-    """How much more alike the channels of one group are than those of different groups.
+    """How much more the channels of one group are correlated than those of different groups.
 
-    x is (b, c, h, w). Alike: the absolute correlation of two channels over all pictures and positions; the answer
-    is its mean over pairs inside a group less its mean over pairs across groups. First for the channels in their
-    own order, then, (orders,), for orders drawn at random: what comes out when the groups mean nothing.
+    x is (b, c, h, w). The result is the mean absolute correlation, over all images and positions, of the pairs of
+    channels inside a group, minus that of the pairs across groups. It is computed for the channels in their own
+    order, and then for random orders, (orders,), in which the groups mean nothing.
+
+    Raises InputError if there is no pair inside a group, or none across groups.
     """
     c = x.shape[1]
     if groups < 2 or groups >= c or c % groups:
         raise InputError(f"{c} channels in {groups} groups leave no pairs to compare inside groups and across them.")
     alike = torch.corrcoef(x.transpose(0, 1).flatten(1)).abs()  # (c, c)
-    group = torch.arange(c) * groups // c
-    inside = (group[:, None] == group) & ~torch.eye(c, dtype=torch.bool)
+    group = torch.arange(c, dtype=torch.int64, device=x.device) * groups // c
+    inside = (group[:, None] == group) & ~torch.eye(c, dtype=torch.bool, device=x.device)
     across = group[:, None] != group
 
     def difference(order: Tensor) -> Tensor:
         reordered = alike[order][:, order]
         return reordered[inside].mean() - reordered[across].mean()
 
-    generator = torch.Generator().manual_seed(0)
-    chance = torch.stack([difference(torch.randperm(c, generator=generator)) for _ in range(orders)])
-    return difference(torch.arange(c)).item(), chance
+    generator = torch.Generator("cpu").manual_seed(0)
+    shuffles = [torch.randperm(c, generator=generator, dtype=torch.int64, device="cpu") for _ in range(orders)]
+    own_order = torch.arange(c, dtype=torch.int64, device=x.device)
+    return difference(own_order).item(), torch.stack([difference(shuffle) for shuffle in shuffles])
 
 
 def possible_groups(channels: int) -> list[int]:
@@ -88,10 +94,11 @@ def possible_groups(channels: int) -> list[int]:
 
 
 def group_page(x: Tensor, groups: int) -> Figure:
-    """One picture's feature map (c, h, w), normalised in this many groups. See `group_sheet`."""
+    """One image's feature map (c, h, w), normalised in this many groups. See `group_sheet`."""
     return group_sheet(x, [groups])
 
 
+@style()
 def group_sheet(x: Tensor, numbers: Sequence[int]) -> Figure:
     """A feature map (c, h, w) normalised in each number of groups, one row for each.
 
@@ -101,8 +108,9 @@ def group_sheet(x: Tensor, numbers: Sequence[int]) -> Figure:
     figure = Figure(figsize=(9.2, 2.7 * len(numbers)))
     figure.subplots_adjust(0.01, 0.25 / len(numbers), 0.99, 1 - 0.12 / len(numbers), wspace=0.14, hspace=0.4)
     rows = figure.subplots(len(numbers), 2, squeeze=False, width_ratios=(1, 1.5))
+    ones = torch.ones(len(x), dtype=torch.float32, device=x.device)
     for (tiles, means), groups in zip(rows, numbers):
-        y = group_norm_by_hand(x[None].float(), groups, torch.ones(len(x)), torch.zeros(len(x)), 1e-5)[0]
+        y = group_norm_by_hand(x[None].float(), groups, ones, 0 * ones, 1e-5)[0]
         _draw_tiles(tiles, y, groups)
         _draw_channels(means, y, groups)
     return figure
@@ -135,13 +143,12 @@ def _draw_channels(axes: Axes, y: Tensor, groups: int) -> None:
     axes.scatter(range(len(y)), mean, c=colours, s=9, zorder=3)
     axes.axhline(0, color=PALE, linewidth=0.8, zorder=0)
     axes.set(ylim=(-3.2, 3.2), xlim=(-1, len(y)), xlabel="channel", ylabel="mean ± std")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def reach(changed: Mapping[str, Tensor]) -> Figure:
-    """For each norm what changed, (n, c, h, w) of booleans, when one number of the input was touched.
+    """For each norm the outputs, (n, c, h, w) of booleans, that changed with one number of the input.
 
-    Above by picture and channel, below by position, within the picture and channel where most changed.
+    Above by image and channel, below by position, within the image and channel where most changed.
     """
     figure = Figure(figsize=(2.1 * len(changed), 2.9), layout="constrained")
     rows = figure.subplots(2, len(changed), height_ratios=(1, 1.3))
@@ -154,60 +161,61 @@ def reach(changed: Mapping[str, Tensor]) -> Figure:
             axes.invert_yaxis()
             axes.spines[:].set_visible(False)
         above.set_title(name, fontsize=10)
-    rows[0][0].set_ylabel("picture", fontsize=9)
+    rows[0][0].set_ylabel("image", fontsize=9)
     rows[1][0].set_ylabel("h", fontsize=9)
     for axes, label in [(axes, "channel") for axes in rows[0]] + [(axes, "w") for axes in rows[1]]:
         axes.set_xlabel(label, fontsize=9)
     return figure
 
 
+@style()
 def batch_errors(sizes: Sequence[int], errors: Tensor) -> Figure:
-    """How far batch statistics lead from the population's: errors (len(sizes), repeats), on logarithmic axes."""
+    """The error of batch statistics against the population's, (len(sizes), repeats), on logarithmic axes."""
     figure = Figure(figsize=(6.4, 3.2))
     axes = figure.subplots()
-    middle, (low, high) = errors.mean(1), torch.quantile(errors, torch.tensor([0.025, 0.975]), dim=1)
+    middle, low, high = errors.mean(1), errors.quantile(0.025, dim=1), errors.quantile(0.975, dim=1)
     axes.fill_between(sizes, low, high, color=BLUE, alpha=0.2, linewidth=0, label="95% of batches")
     axes.plot(sizes, middle, "o-", color=BLUE, markersize=4, label="BatchNorm, mean over batches")
     slope = [middle[0].item() / math.sqrt(size / sizes[0]) for size in sizes]
     axes.plot(sizes, slope, ":", color=INK, label="falling as 1 / √batch size")
-    axes.set(xscale="log", yscale="log", xlabel="pictures in the batch", ylabel="error of a normalised value")
+    axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel="error of a normalised value")
     axes.set_xticks(sizes, map(str, sizes))
     axes.minorticks_off()
     ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if low.min() / 1.5 < tick < high.max() * 1.5]
     axes.set_yticks(ticks, map(str, ticks))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend()
     return figure
 
 
+@style()
 def distances(curves: Mapping[str, Tensor]) -> Figure:
-    """Correlation of positions against their distance: name -> (channels, d), as `by_distance` gives it."""
+    """Correlation of positions against their distance: name -> (channels, d), the results of `by_distance`."""
     figure = Figure(figsize=(6.4, 3.2))
     axes = figure.subplots()
-    for (name, curve), (colour, style) in zip(curves.items(), ((BLUE, "o-"), (ORANGE, "s--"), (INK, "^:"))):
+    for (name, curve), (colour, mark) in zip(curves.items(), ((BLUE, "o-"), (ORANGE, "s--"), (INK, "^:"))):
         mean, half = interval(curve, dim=0)
         x = range(1, curve.shape[1] + 1)
         axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(x, mean, style, color=colour, markersize=4, label=name)
+        axes.plot(x, mean, mark, color=colour, markersize=4, label=name)
     axes.axhline(0, color=PALE, linewidth=0.8, zorder=0)
     axes.set(xlabel="distance of two positions, in cells", ylabel="correlation")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend()
     return figure
 
 
+@style()
 def orders(differences: Mapping[str, tuple[float, Tensor]]) -> Figure:
-    """Inside less across for each layer, as `inside_minus_across` gives it: a dot on the interval of chance."""
+    """The result of `inside_minus_across` for each layer: a dot on the 95% interval of random orders."""
     figure = Figure(figsize=(7.2, 0.21 * len(differences) + 1))
     axes = figure.subplots()
     for row, (real, chance) in enumerate(differences.values()):
-        low, high = torch.quantile(chance, torch.tensor([0.025, 0.975])).tolist()
+        low, high = chance.quantile(0.025).item(), chance.quantile(0.975).item()
         outside = not low <= real <= high
         axes.plot([low, high], [row, row], color=PALE, linewidth=5, solid_capstyle="butt")
         axes.plot(real, row, "D" if outside else "o", color=ORANGE if outside else BLUE, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(differences)), list(differences), fontsize=7)
-    axes.set(xlabel="|correlation| of channels: inside a group, less across groups", ylim=(len(differences), -1))
+    axes.set(xlabel="|correlation| of channels: inside a group minus across groups", ylim=(len(differences), -1))
     axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines.left.set_visible(False)
     return figure

@@ -59,13 +59,13 @@ def flow(model: LatentDiffusion, task: str) -> Figure:
     encoder = _box(axes, 1.8, 0.2, 1.3, "encoder", BLUE)
     _arrow(axes, given, encoder)
     if task == "img2img":
-        mixed = _box(axes, 1.8, 1.35, 1.3, "z + noise,\nat the level of t", ORANGE)
+        mixed = _box(axes, 1.8, 1.35, 1.3, "z + noise,\nat level t", ORANGE)
         _arrow(axes, noise, mixed)
         _arrow(axes, mixed, loop)
         _up(axes, encoder, mixed, f"z {latent}")
         return figure
     _arrow(axes, noise, loop, "the start")
-    known = _box(axes, 3.6, 0.2, 2.4, "known region:\nz with noise, at the level of t", ORANGE)
+    known = _box(axes, 3.6, 0.2, 2.4, "known region:\nz + noise, at level t", ORANGE)
     mask = _box(axes, 6.5, 0.2, 1.15, f"mask\n(1, {side}, {side})")
     _arrow(axes, encoder, known, "z")
     _arrow(axes, mask, known)
