@@ -1,6 +1,6 @@
-"""Remake the pictures of README and docs with the shipped model: python docs/make_pictures.py
+"""Generate the images of README and docs with the shipped model: python docs/make_pictures.py
 
-Nothing is selected: prompt i of the grid is painted from seed i + 1, and the others from seed 0.
+Nothing is selected: prompt i of the grid has seed i + 1, and the other images have seed 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROMPTS = (
 
 
 def labelled(images: list[Image.Image], texts: list[str], columns: int, scale: int = 2) -> Image.Image:
-    """Pictures in rows, each with its text below, at `scale` times their size."""
+    """Images in rows, each with its text below, at `scale` times their size."""
     side, strip, gap = 128 * scale, 44, 12
     font = ImageFont.load_default(size=15)
     rows = -(-len(images) // columns)
@@ -57,7 +57,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def crayon_dog() -> Image.Image:
-    """A picture in another style than the scenes: flat shapes as a child would draw them, slightly out of focus."""
+    """An image in another style than the scenes: flat shapes as a child would draw them, slightly out of focus."""
     image = Image.new("RGB", (256, 256), "#9fd3ef")
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 176, 256, 256), fill="#7cc36b")
@@ -78,7 +78,7 @@ def crayon_dog() -> Image.Image:
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    model = ldm.load()
+    model = ldm.load(device="cpu")
 
     grid = [ldm.txt2img(model, prompt, seed=i + 1) for i, prompt in enumerate(PROMPTS)]
     labelled(grid, list(PROMPTS), 4).save(OUT / "grid.png", optimize=True)
@@ -95,7 +95,7 @@ def main() -> None:
     mask = Image.new("L", sitting.size, 0)
     mask.paste(255, (0, 72, 128, 128))
     running = ldm.inpaint(model, "a brown dog running", sitting, mask, seed=0, composite=True)
-    labelled([sitting, mask.convert("RGB"), running], ["the picture", "the mask", "“a brown dog running”"], 3).save(
+    labelled([sitting, mask.convert("RGB"), running], ["the image", "the mask", "“a brown dog running”"], 3).save(
         OUT / "inpaint.png", optimize=True
     )
     print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
