@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -30,6 +35,15 @@ def brief(error: BaseException) -> str:
     """The first line of an error's message, fit to stand inside a sentence."""
     first = next(iter(str(error).strip().splitlines()), "")[:200]
     return f"{type(error).__name__}: {first}".replace(". ", "; ").rstrip(".: ")
+
+
+def warn(message: str) -> None:
+    """Issue a UserWarning that points at the line outside this package, torch and contextlib that led to it."""
+    inside = (str(Path(__file__).parent), contextlib.__file__, f"{os.sep}torch{os.sep}")
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and any(part in frame.f_code.co_filename for part in inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

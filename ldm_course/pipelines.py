@@ -7,7 +7,6 @@ diffusers' images (tests/test_pipelines.py).
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course import samplers
-from ldm_course.errors import InputError, check_choice, memory_error_in_a_sentence
+from ldm_course.errors import InputError, check_choice, memory_error_in_a_sentence, warn
 from ldm_course.images import latent_mask, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
 from ldm_course.model import LatentDiffusion, check_model
 from ldm_course.sampling import AfterStep, Generators, check_generator, check_guidance, denoise, draw_noise
@@ -98,13 +97,12 @@ class Options:
         if not timesteps and strength > 0:
             raise InputError(
                 f"strength {strength} of {len(every)} steps is less than one step, so the prompt would do nothing; "
-                f"use {math.ceil(1 / strength)} steps or more, or a strength of at least {math.ceil(100 / len(every)) / 100}."
+                f"use {math.ceil(1 / strength)} steps or more, or a strength of {math.ceil(100 / len(every)) / 100}."
             )
         if strength == 1 and model.schedule.alpha_bar(timesteps[0]) > 0.2:
-            warnings.warn(
+            warn(
                 f"{len(every)} steps of this spacing start at t = {timesteps[0]}, where little noise is expected; "
-                'use timestep_spacing="trailing", or more steps.',
-                stacklevel=5,
+                'use timestep_spacing="trailing", or more steps.'
             )
         return timesteps
 

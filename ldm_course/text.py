@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import string
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ldm_course.errors import InputError
+from ldm_course.errors import InputError, warn
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -29,13 +28,13 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], known_words: Iter
     for ids in tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids:
         if len(ids) > length - 2:
             cut = str(tokenizer.decode(ids[length - 2 :][:100])).strip()
-            warnings.warn(f"The prompt is longer than {length} tokens; this was cut: {cut!r}.", stacklevel=3)
+            warn(f"The prompt is longer than {length} tokens; this was cut: {cut!r}.")
         row = [tokenizer.bos_token_id, *ids[: length - 2], tokenizer.eos_token_id]
         rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
     unknown = unknown_words(prompts, known_words)
     if unknown:
         named = ", ".join(map(repr, unknown[:20])) + (", ..." if unknown[20:] else "")
-        warnings.warn(f"The model was never shown these words, and can only guess: {named}.", stacklevel=3)
+        warn(f"The model was never shown these words, and can only guess: {named}.")
     return torch.tensor(rows, dtype=torch.int64, device="cpu")
 
 
