@@ -1,10 +1,10 @@
-"""How a strength drag feels: notebook 05's slider in JupyterLab in Chromium, dragged by the mouse, on this machine.
+"""How fast a slider responds: notebook 05's strength in JupyterLab in Chromium, dragged by the mouse.
 
     python benchmarks/drag.py [--seconds 8]
 
-Needs what `make test-browser` installs, and chromium. Prints how many new pictures a second the page shows while the
-mouse moves, and how long after it stops the last one comes. A picture counts when the page is
-given another file to show; first guesses count, too.
+Needs what `make test-browser` installs, and chromium. Prints how many new images a second the page shows while the
+mouse moves, and how long after the last move the final one appears. An image counts when the page shows another file;
+first estimates count, too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
                 lab.grab(slider)
                 start = lab.page.evaluate("window.shown.length = 0; performance.now()")
                 now, i = start, 0
-                while now - start < 1000 * options.seconds:  # to and fro, a new value every 50 ms
+                while now - start < 1000 * options.seconds:  # back and forth, a new value every 50 ms
                     lab.move(slider, 0.55 + 0.35 * math.sin(0.13 * i + number))
                     lab.page.wait_for_timeout(50)
                     now, i = lab.page.evaluate("performance.now()"), i + 1
@@ -71,8 +71,8 @@ def main() -> None:
                 waits.append(max(0.0, last - now))
             lab.close()
             browser.close()
-    print(f"while moving: {statistics.median(rates):.1f} pictures a second (drags: {_listed(rates, '.1f')})")
-    print(f"after the last move: the final picture within {max(waits):.0f} ms (drags: {_listed(waits, '.0f')})")
+    print(f"while moving: {statistics.median(rates):.1f} images a second (drags: {_listed(rates, '.1f')})")
+    print(f"after the last move: the final image within {max(waits):.0f} ms (drags: {_listed(waits, '.0f')})")
 
 
 def _listed(values: list[float], form: str) -> str:

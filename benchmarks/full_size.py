@@ -1,12 +1,12 @@
 """A model as large as Stable Diffusion 1.5, with random weights: our latents against diffusers', and peak memory.
 
-    python benchmarks/full_size.py [--steps 3] [--device cpu] [--dtype float32] [--size 512] [--pictures 1]
+    python benchmarks/full_size.py [--steps 3] [--device cpu] [--dtype float32] [--size 512] [--images 1]
 
-Makes the checkpoint with diffusers (2.1 GB in float16, in a temporary folder), then paints the same noise with
-diffusers' StableDiffusionPipeline and with ours, each in a process of its own, and prints the largest difference of
-the latents as a share of their largest value, that of the pictures in steps of 1/255, seconds for a step of the
-loop, and the most memory held: by torch on a GPU, by the whole process on a CPU. On a GPU no more than 14 GiB can
-be had, as on a T4. Random weights paint no picture; whether two programs compute the same can be seen all the same.
+Makes the checkpoint with diffusers (2.1 GB in float16, in a temporary folder), then samples from the same noise with
+diffusers' StableDiffusionPipeline and with ours, each in its own process, and prints the largest difference of the
+latents as a share of their largest value, that of the images in steps of 1/255, seconds for a step of the loop, and
+the peak memory: torch's on a GPU, the whole process's on a CPU. On a GPU memory is limited to 14 GiB, as on a T4.
+Random weights give no meaningful image, but they show whether two programs compute the same.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ def make(folder: Path) -> None:
     pipe.save_pretrained(folder, variant="fp16")
 
 
-def paint(options: argparse.Namespace) -> dict[str, float]:
-    """Paint with one of the two, leave latents and pictures in the folder, and return seconds and bytes."""
+def generate(options: argparse.Namespace) -> dict[str, float]:
+    """Sample with one of the programs, store latents and images in the folder, and return seconds and bytes."""
     if options.device.startswith("cuda"):
         total = torch.cuda.get_device_properties(options.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, 14 * GIB / total), options.device)
     side = options.size // 8
-    noise = torch.randn(options.pictures, 4, side, side, generator=torch.Generator().manual_seed(0))
-    ticks: list[float] = []  # the clock, once a step
-    latents, pictures = (_diffusers if options.only == "diffusers" else _ours)(options, noise, ticks)
-    torch.save((latents.float().cpu(), pictures.float().cpu()), options.folder / f"{options.only}.pt")
+    noise = torch.randn(options.images, 4, side, side, generator=torch.Generator().manual_seed(0))
+    ticks: list[float] = []  # the time at each step
+    latents, images = (_diffusers if options.only == "diffusers" else _ours)(options, noise, ticks)
+    torch.save((latents.float().cpu(), images.float().cpu()), options.folder / f"{options.only}.pt")
     if options.device.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated(options.device)
     else:
@@ -93,15 +93,13 @@ def _ours(options: argparse.Namespace, noise: Tensor, ticks: list[float]) -> tup
 
     dtype = getattr(torch, options.dtype)
     model = ldm.load(options.folder, device=options.device, dtype=dtype, offload=options.only.endswith("offload"))
-    negative, context = ldm.encode_prompt(model, [""] * len(noise) + [PROMPT] * len(noise)).chunk(2)
+    negative, context = model.embed([""] * len(noise) + [PROMPT] * len(noise)).chunk(2)
     timesteps, guidance = model.schedule.timesteps(options.steps), {"guidance_scale": GUIDANCE_SCALE}
     for state in ldm.denoise(model, noise, context, timesteps, negative_context=negative, **guidance):
         x = state.x_t.cpu()  # waits for the GPU
         if state.t >= 0:  # the last state needs no UNet
             ticks.append(time.perf_counter())
-    z = (x / model.vae.config.scaling_factor).to(model.device, dtype)
-    with torch.no_grad(), model.at_work(model.vae):
-        return x, torch.cat([model.vae.decode(one).float().cpu() for one in z.split(1)])
+    return x, model.decode(x)
 
 
 def _diffusers(options: argparse.Namespace, noise: Tensor, ticks: list[float]) -> tuple[Tensor, Tensor]:
@@ -137,12 +135,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--pictures", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="keep the checkpoint here, or use the one that is there")
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or where to store it")
     parser.add_argument("--only", choices=WHO, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(paint(options)))
+        print(json.dumps(generate(options)))
         return
     if options.steps < 3:
         parser.error("a median of steps needs --steps 3 or more")
@@ -152,22 +150,22 @@ def main() -> None:
         if not (folder / "model_index.json").is_file():
             print("making the checkpoint ...", flush=True)
             make(folder)
-        results, painted = {}, {}
+        results, generated = {}, {}
         whos = WHO if options.device.startswith("cuda") else WHO[:2]  # offload: from the CPU to it
         for who in whos:
             command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--only", who]
             ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results[who] = json.loads(ran.stdout.splitlines()[-1])
-            painted[who] = torch.load(folder / f"{who}.pt")
-    print(f"{options.pictures} of {options.size} px, {options.steps} steps, {options.device}, {options.dtype}")
-    print(f"{'':15} {'s a step':>9} {'peak, GB':>9} {'latents':>9} {'pictures':>9}   (largest difference)")
-    theirs = painted["diffusers"]
+            generated[who] = torch.load(folder / f"{who}.pt")
+    print(f"{options.images} of {options.size} px, {options.steps} steps, {options.device}, {options.dtype}")
+    print(f"{'':15} {'s a step':>9} {'peak, GB':>9} {'latents':>9} {'images':>9}   (largest difference)")
+    theirs = generated["diffusers"]
     for who in whos:
-        latents, pictures = painted[who]
-        apart = ((latents - theirs[0]).abs().max() / theirs[0].abs().max()).item()
-        shades = 127.5 * (pictures.clamp(-1, 1) - theirs[1].clamp(-1, 1)).abs().max().item()
+        latents, images = generated[who]
+        difference = ((latents - theirs[0]).abs().max() / theirs[0].abs().max()).item()
+        shades = 127.5 * (images.clamp(-1, 1) - theirs[1].clamp(-1, 1)).abs().max().item()
         row = results[who]
-        print(f"{who:15} {row['seconds']:9.2f} {row['peak'] / 1e9:9.2f} {apart:9.1e} {shades:6.3f}/255")
+        print(f"{who:15} {row['seconds']:9.2f} {row['peak'] / 1e9:9.2f} {difference:9.1e} {shades:6.3f}/255")
 
 
 if __name__ == "__main__":

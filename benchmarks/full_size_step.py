@@ -1,13 +1,12 @@
-"""One UNet step and one decoding in Stable Diffusion 1.5's sizes: ours against diffusers', taking turns.
+"""One UNet step and one decoding in Stable Diffusion 1.5's sizes: ours and diffusers', taking turns.
 
-    python benchmarks/full_size_step.py [--rounds 5] [--device cpu] [--size 512] [--pictures 1] [--compile]
+    python benchmarks/full_size_step.py [--rounds 5] [--device cpu] [--size 512] [--images 1] [--compile]
 
-Random weights, the same for all; float16 stands in for bfloat16 on a GPU without the latter. A step is what guidance
-takes: every picture with and without the text, 77 tokens each. What our loop does once for all steps (reading the
-text) is done once here, too. Prints, for each precision, the medians, ours as a share of diffusers' in the same
-precision and of diffusers' in float32, and the largest difference from the latter's answer as a share of its largest
-value. With --compile the UNets are compiled in half precision, too, which takes minutes. On a GPU it also prints the
-share of the card's own rate at a large matrix product. For peak memory see full_size.py.
+Random weights, the same for all; on a GPU without bfloat16 float16 replaces it. A step is guided: every image runs
+with and without the text, 77 tokens each. Prints, for each precision, the medians, ours as a share of diffusers' in
+the same precision and in float32, and the largest difference from the latter's result as a share of its
+largest value. With --compile the UNets are also compiled in half precision, which takes minutes. On a GPU it also
+prints the share of the card's rate at a large matrix product. For peak memory see full_size.py.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Pairs = dict[str, tuple[Call, Call]]  # precision -> (diffusers', ours)
 
 
 def with_weights_of(empty: nn.Module, full: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A module from the meta device, on the same tensors, not on copies of them (unless the dtype is another)."""
+    """A module from the meta device with the tensors of `full`; they are copied only if the dtype differs."""
     empty.load_state_dict({name: t.to(dtype) for name, t in full.state_dict().items()}, assign=True)
     return empty.eval().requires_grad_(False)
 
@@ -46,13 +45,12 @@ def unets(device: str, half: torch.dtype, side: int, b: int, compiled: bool) -> 
         with torch.device("meta"):
             theirs, ours = UNet2DConditionModel(**sizes), UNet(UNetConfig())
         theirs, ours = (with_weights_of(module, source, dtype) for module in (theirs, ours))
-        text = ours.read(context.to(dtype))
         if compile:
             theirs.compile(dynamic=False)
             ours.compile(dynamic=False)
         return (
             lambda: theirs(twice.to(dtype), t.to(device), context.to(dtype)).sample.float(),
-            lambda: ours(x.to(dtype), t, text).float(),
+            lambda: ours(twice.to(dtype), t.to(device), context.to(dtype)).float(),
         )
 
     pairs = {"float32": pair(torch.float32, False), name_of(half): pair(half, False)}
@@ -88,7 +86,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 @torch.no_grad()
 def compare(title: str, pairs: Pairs, rounds: int) -> None:
-    answers = {name: [call().cpu() for call in pair] for name, pair in pairs.items()}  # and they are warm
+    answers = {name: [call().cpu() for call in pair] for name, pair in pairs.items()}  # also warms up
     times: dict[str, list[list[float]]] = {name: [[], []] for name in pairs}
     for _ in range(rounds):
         for name, pair in pairs.items():
@@ -96,12 +94,12 @@ def compare(title: str, pairs: Pairs, rounds: int) -> None:
                 spent.append(seconds(call))
     true = answers["float32"][0]
     measure = statistics.median(times["float32"][0])
-    print(f"{title:24} diffusers       ours   ratio   to float32   off by")
+    print(f"{title:24} diffusers       ours   ratio   to float32   difference")
     for name in pairs:
         theirs, ours = (statistics.median(spent) for spent in times[name])
         off = ((answers[name][1] - true).abs().max() / true.abs().max()).item()
         print(
-            f"  {name:20} {theirs:9.3f} s {ours:8.3f} s {ours / theirs:7.2f} {ours / measure:12.2f} {off:8.0e}",
+            f"  {name:20} {theirs:9.3f} s {ours:8.3f} s {ours / theirs:7.2f} {ours / measure:12.2f} {off:12.0e}",
             flush=True,
         )
 
@@ -127,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--pictures", type=int, default=1)
+    parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
@@ -136,7 +134,7 @@ def main() -> None:
         from torch._inductor import config
 
         config.freezing = True  # as ldm.load(compile=True) does
-    side, b = options.size // 8, options.pictures
+    side, b = options.size // 8, options.images
     torch.manual_seed(0)
     print(f"{options.device}, {torch.get_num_threads()} threads, medians of {options.rounds}")
     steps = unets(options.device, half, side, b, options.compile)

@@ -1,8 +1,8 @@
-"""How the time for a picture grows with steps, pictures at once, and size: measured, fitted and plotted.
+"""How the time for an image grows with steps, images per call, and size: measured, fitted and plotted.
 
     python benchmarks/scaling.py [--rounds 5] [--out docs/pictures/scaling.png]
 
-On the shipped model, float32. Each line is fitted: time = start + slope * n over steps and pictures, and
+On the shipped model, float32, on the CPU. Each line is fitted: time = start + slope * n over steps and images, and
 time of a UNet call = a + b n + c n^2 over n, the number of latent positions, where c n^2 is self-attention's share.
 """
 
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 import ldm_course as ldm
 
 STEPS = (1, 5, 10, 20, 50)
-PICTURES = (1, 2, 4, 8, 16)
+IMAGES = (1, 2, 4, 8, 16)
 SIDES = (64, 128, 192, 256, 384, 512)  # pixels
 CALL_SIDES = (*SIDES, 768, 1024)  # for one UNet call: large enough to see the quadratic part
 PROMPT, COLOUR = "a dog with glasses", "#0072b2"
@@ -28,9 +28,9 @@ PROMPT, COLOUR = "a dog with glasses", "#0072b2"
 
 @torch.no_grad()
 def measure(rounds: int) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Seconds over steps, over pictures, over size; and of one UNet call over size."""
-    model = ldm.load()
-    bar = tqdm(total=len(STEPS) + len(PICTURES) + len(SIDES) + len(CALL_SIDES), desc="measuring")
+    """Seconds over steps, over images, over size; and of one UNet call over size."""
+    model = ldm.load(device="cpu")
+    bar = tqdm(total=len(STEPS) + len(IMAGES) + len(SIDES) + len(CALL_SIDES), desc="measuring")
 
     def seconds(prompts: str | list[str], steps: int, side: int) -> float:
         options = {"num_inference_steps": steps, "height": side, "width": side, "seed": 0}
@@ -38,20 +38,20 @@ def measure(rounds: int) -> tuple[list[float], list[float], list[float], list[fl
         return median(lambda: ldm.txt2img(model, prompts, **options), rounds)
 
     over_steps = [seconds(PROMPT, n, 128) for n in STEPS]
-    over_pictures = [seconds([PROMPT] * n, 10, 128) for n in PICTURES]
+    over_images = [seconds([PROMPT] * n, 10, 128) for n in IMAGES]
     over_sides = [seconds(PROMPT, 10, side) for side in SIDES]
     calls, t = [], torch.tensor([500])
-    text = model.unet.read(ldm.encode_prompt(model, ["", PROMPT]))
+    context = model.embed(["", PROMPT])
     for side in CALL_SIDES:
-        x = torch.randn(1, 4, side // 8, side // 8)
-        calls.append(median(lambda x=x: model.unet(x, t, text), 3 * rounds))
+        x = torch.randn(1, 4, side // 8, side // 8).expand(2, -1, -1, -1)
+        calls.append(median(lambda x=x: model.unet(x, t, context), 3 * rounds))
         bar.update()
     bar.close()
-    return over_steps, over_pictures, over_sides, calls
+    return over_steps, over_images, over_sides, calls
 
 
 def fit(x: np.ndarray, seconds: list[float], powers: tuple[int, ...]) -> np.ndarray:
-    """Coefficients, none below 0, of the smallest relative error: of all subsets of powers the best that fits so."""
+    """Coefficients >= 0 of the smallest relative error, over all subsets of the powers."""
     y = np.array(seconds)
     best, least = np.zeros(len(powers)), np.inf
     for chosen in range(1, 2 ** len(powers)):
@@ -70,18 +70,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/scaling.png"))
     options = parser.parse_args()
-    over_steps, over_pictures, over_sides, calls = measure(options.rounds)
+    over_steps, over_images, over_sides, calls = measure(options.rounds)
     n = (np.array(CALL_SIDES) / 8) ** 2
     steps = fit(np.array(STEPS), over_steps, (0, 1))
-    pictures = fit(np.array(PICTURES), over_pictures, (0, 1))
+    images = fit(np.array(IMAGES), over_images, (0, 1))
     unet = fit(n, calls, (0, 1, 2))
     for title, xs, seconds in (
-        ("steps", STEPS, over_steps), ("pictures, 10 steps", PICTURES, over_pictures),
+        ("steps", STEPS, over_steps), ("images, 10 steps", IMAGES, over_images),
         ("pixels a side, 10 steps", SIDES, over_sides), ("pixels a side, one UNet call", CALL_SIDES, calls),
     ):  # fmt: skip
         print(f"{title}: " + ", ".join(f"{x}: {1000 * s:.0f} ms" for x, s in zip(xs, seconds)))
     print(f"steps: {1000 * steps[0]:.0f} ms + {1000 * steps[1]:.1f} ms a step")
-    print(f"pictures: {1000 * pictures[0]:.0f} ms + {1000 * pictures[1]:.0f} ms a picture, 10 steps")
+    print(f"images: {1000 * images[0]:.0f} ms + {1000 * images[1]:.0f} ms an image, 10 steps")
     share = unet[2] * n**2 / (unet[0] + unet[1] * n + unet[2] * n**2)
     print(
         f"UNet call: {1000 * unet[0]:.1f} ms + {1e6 * unet[1]:.1f} us n + {1e9 * unet[2]:.2f} ns n^2; quadratic share"
@@ -92,7 +92,7 @@ def main() -> None:
     left, middle, right = figure.subplots(1, 3)
     for axes, xs, seconds, line, label in (
         (left, np.array(STEPS), over_steps, steps, "steps"),
-        (middle, np.array(PICTURES), over_pictures, pictures, "pictures at once, 10 steps"),
+        (middle, np.array(IMAGES), over_images, images, "images per call, 10 steps"),
     ):
         axes.plot(xs, seconds, "o", color=COLOUR)
         axes.plot(xs, line[0] + line[1] * xs, color=COLOUR, lw=1)

@@ -1,4 +1,4 @@
-"""How long a call takes; the scripts beside this one share it."""
+"""Timing for the scripts beside this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Of one call, with what it left to the GPU."""
+    """The time of one call, its work on the GPU included."""
     start = time.perf_counter()
     call()
     if torch.cuda.is_available():
@@ -19,6 +19,6 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def median(call: Callable[[], object], rounds: int) -> float:
-    """The median of some calls, in seconds, after one that does not count."""
+    """The median time of `rounds` calls, in seconds, after one to warm up."""
     call()
     return statistics.median(seconds(call) for _ in range(rounds))

@@ -1,10 +1,10 @@
-"""Where the time of a picture goes: multiplications counted, against the rate this machine multiplies matrices at.
+"""Where the time of an image goes: operations counted, and compared with this machine's rate of matrix products.
 
-    python benchmarks/where_time_goes.py [--dtype float32] [--pictures 1]
+    python benchmarks/where_time_goes.py [--dtype float32] [--images 1]
 
 For the text encoder, one guided UNet step and the decoder of the shipped model: billions of floating-point operations
-(a multiplication and an addition are two), milliseconds, and the rate as a share of what one large matrix product
-reaches here. Then which kinds of operations a UNet step spends its time in.
+(a multiplication and an addition are two), milliseconds, and the rate as a share of that of one large matrix
+product. Then the kinds of operations that a UNet step spends its time in.
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ def kind_of(name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--pictures", type=int, default=1)
+    parser.add_argument("--images", type=int, default=1)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    model = ldm.load(dtype=dtype)
-    side, b = model.unet.config.sample_size, options.pictures
+    model = ldm.load(device="cpu", dtype=dtype)
+    side, b = model.native_latent_size, options.images
 
     a = torch.randn(2048, 2048, dtype=dtype)
     best = operations(lambda: a @ a) / median(lambda: a @ a, rounds=10)
     print(f"{options.dtype}, {torch.get_num_threads()} threads; a matrix product: {best:.0f} billion operations/s")
 
-    x, t = torch.randn(b, 4, side, side).to(dtype), torch.tensor([500])
-    text = model.unet.read(ldm.encode_prompt(model, [""] * b + ["a dog with glasses"] * b))
+    z, t = torch.randn(b, 4, side, side), torch.tensor([500])
+    x, prompts = torch.cat([z, z]).to(dtype), [""] * b + ["a dog with glasses"] * b
+    context = model.embed(prompts)
     calls: dict[str, Callable[[], object]] = {
-        "text encoder": lambda: ldm.encode_prompt(model, [""] * b + ["a dog with glasses"] * b),
-        "one UNet step": lambda: model.unet(x, t, text),
-        "decoder": lambda: model.vae.decode(x),
+        "text encoder": lambda: model.embed(prompts),
+        "one UNet step": lambda: model.unet(x, t, context),
+        "decoder": lambda: model.decode(z),
     }
     for name, call in calls.items():
         count, spent = operations(call), median(call, rounds=30)
