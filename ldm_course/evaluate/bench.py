@@ -1,7 +1,7 @@
-"""`ldm-course bench`: our pictures and diffusers', side by side: the same weights, noise and threads, taking turns.
+"""`ldm-course bench`: our images and diffusers', from the same weights and noise, with the same threads, by turns.
 
-The contestants paint one after the other in every round, in one process, so that a slow moment of the machine hits
-them all; what counts is the ratio of their medians. What each one paints is compared, too.
+The contestants generate one after the other in every round, in one process, so that a slow moment of the machine hits
+them all; what counts is the ratio of their medians. Their images are compared, too.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ldm_course import pipelines
-from ldm_course.checkpoint import LatentDiffusion, bundled_path, load
 from ldm_course.errors import InputError
-from ldm_course.lab.setup import diffusers_pipeline
+from ldm_course.evaluate.reference import diffusers_pipeline
+from ldm_course.io.hub import bundled_path
+from ldm_course.io.load import load
+from ldm_course.model import LatentDiffusion
 from ldm_course.scenes import Scene
 
 PROMPT = "a dog with glasses"
 STRENGTH = 0.6
-CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # task, pictures
+CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # task, number of images
 THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16, compiled"
 COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00"}
 
-Paint = Callable[[], list[Image.Image]]
+Generate = Callable[[], list[Image.Image]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """How long one contestant took for one task, the median of the rounds, and how far its pictures are off.
+    """How long one contestant took for one task, the median of the rounds, and how far its images are off.
 
     ratio: its seconds as a share of diffusers'.
-    warm_up: seconds of the first picture, which is not counted; compiling is in it.
-    largest, mean: difference of a pixel's channel from diffusers' picture, in steps of 1/255.
+    warm_up: seconds of the first call, compiling included, which is not counted.
+    largest, mean: difference of a pixel's channel from diffusers' image, in steps of 1/255.
     """
 
     task: str
-    pictures: int
+    images: int
     who: str
     seconds: float
     ratio: float
@@ -62,12 +64,12 @@ def bench(
     threads: int | None = None,
     out: Path = Path("runs/bench"),
 ) -> list[Row]:
-    """Time the three tasks against diffusers, print the table, and write it as JSON and as a plot into `out`.
+    """Time the three tasks against diffusers on the CPU, print the table, and write it as JSON and a plot into `out`.
 
     Args:
         model_folder: in diffusers' format; None is the model that ships with the package.
-        num_inference_steps: of every picture; image-to-image takes a share of them.
-        rounds: how often each contestant paints, after once to warm up.
+        num_inference_steps: of every image; image-to-image takes a share of them.
+        rounds: how often each contestant generates, after once to warm up.
         threads: of torch; None leaves them as they are.
 
     Raises:
@@ -80,114 +82,105 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     folder = bundled_path() if model_folder is None else model_folder
-    models = {OURS: load(folder), FAST: load(folder, dtype=torch.bfloat16, compile=True)}
+    models = {
+        OURS: load(folder, device="cpu", dtype=torch.float32),
+        FAST: load(folder, device="cpu", dtype=torch.bfloat16, compile=True),
+    }
     models[OURS].schedule.timesteps(num_inference_steps)  # raises if it has not so many
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for task, pictures in tqdm(CASES, desc="comparing"):
-        contestants = {THEIRS: _theirs(models[OURS], folder, task, pictures, num_inference_steps)}
+    for task, b in tqdm(CASES, desc="comparing"):
+        contestants = {THEIRS: _theirs(models[OURS], folder, task, b, num_inference_steps)}
         for who, model in models.items():
-            contestants[who] = _ours(model, task, pictures, num_inference_steps)
-        rows += compared(task, pictures, contestants, rounds)
+            contestants[who] = _ours(model, task, b, num_inference_steps)
+        rows += compare(task, b, contestants, rounds)
 
     settings = {"steps": num_inference_steps, "rounds": rounds, "threads": torch.get_num_threads()}
     print(f"{num_inference_steps} steps of DDIM, guidance 7.5, {settings['threads']} threads, medians of {rounds}")
     print(f"{'':43} {'seconds':>8} {'ratio':>6} {'first':>6}   off by, of 255: at most, on average")
     for row in rows:
-        label = f"{row.task} of {row.pictures}, {row.who}"
+        label = f"{row.task} of {row.images}, {row.who}"
         print(f"{label:43} {row.seconds:8.3f} {row.ratio:6.2f} {row.warm_up:5.1f}s {row.largest:10d} {row.mean:8.2f}")
     (out / "bench.json").write_text(json.dumps(settings | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
     plot(rows).savefig(out / "bench.png", dpi=144)
     return rows
 
 
-def compared(task: str, pictures: int, contestants: dict[str, Paint], rounds: int) -> list[Row]:
+def compare(task: str, b: int, contestants: dict[str, Generate], rounds: int) -> list[Row]:
     """Let the contestants take turns; the first one is what the others are measured by."""
-    painted, warm_ups = {}, {}
-    for who, paint in contestants.items():
+    images, warm_ups = {}, {}
+    for who, generate in contestants.items():
         start = time.perf_counter()
-        painted[who] = paint()
+        images[who] = np.stack([np.asarray(image, dtype=int) for image in generate()])
         warm_ups[who] = time.perf_counter() - start
     seconds: dict[str, list[float]] = {who: [] for who in contestants}
     for _ in range(rounds):
-        for who, paint in contestants.items():
+        for who, generate in contestants.items():
             start = time.perf_counter()
-            paint()
+            generate()
             seconds[who].append(time.perf_counter() - start)
     first, *_ = contestants
     medians = {who: statistics.median(times) for who, times in seconds.items()}
     rows = []
     for who in contestants:
-        apart = np.abs(_pixels(painted[who]) - _pixels(painted[first]))
+        apart = np.abs(images[who] - images[first])
         ratio = medians[who] / medians[first]
         off = int(apart.max()), float(apart.mean())
-        rows.append(Row(task, pictures, who, medians[who], ratio, round(warm_ups[who], 1), *off))
+        rows.append(Row(task, b, who, medians[who], ratio, round(warm_ups[who], 1), *off))
     return rows
 
 
-def _pixels(images: list[Image.Image]) -> np.ndarray:
-    return np.stack([np.asarray(image, dtype=int) for image in images])
-
-
 def _sitting_dog(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
-    """A picture to start from, of the model's own size, and a mask of its lower half."""
-    picture = Scene(animal="dog", action="sitting").render(model.native_size)
-    mask = Image.new("L", picture.size)
-    mask.paste(255, (0, picture.height // 2, picture.width, picture.height))
-    return picture, mask
+    """An image to start from, of the model's own size, and a mask of its lower half."""
+    image = Scene(animal="dog", action="sitting").render(model.native_size)
+    mask = Image.new("L", image.size)
+    mask.paste(255, (0, image.height // 2, image.width, image.height))
+    return image, mask
 
 
-def _ours(model: LatentDiffusion, task: str, pictures: int, steps: int) -> Paint:
-    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog(model)
+def _ours(model: LatentDiffusion, task: str, b: int, steps: int) -> Generate:
+    prompts, (image, mask) = [PROMPT] * b, _sitting_dog(model)
 
-    def paint() -> list[Image.Image]:
-        noise = torch.Generator().manual_seed(0)
+    def generate() -> list[Image.Image]:
+        noise = torch.Generator("cpu").manual_seed(0)
         if task == "txt2img":
-            painted = pipelines.txt2img(model, prompts, num_inference_steps=steps, generator=noise)
-        elif task == "img2img":
-            painted = pipelines.img2img(
+            return pipelines.txt2img(model, prompts, num_inference_steps=steps, generator=noise)
+        if task == "img2img":
+            return pipelines.img2img(
                 model, prompts, image, strength=STRENGTH, num_inference_steps=steps, generator=noise
             )
-        else:
-            painted = pipelines.inpaint(model, prompts, image, mask, num_inference_steps=steps, generator=noise)
-        assert isinstance(painted, list)
-        return painted
+        return pipelines.inpaint(model, prompts, image, mask, num_inference_steps=steps, generator=noise)
 
-    return paint
+    return generate
 
 
-def _theirs(model: LatentDiffusion, folder: Path, task: str, pictures: int, steps: int) -> Paint:
+def _theirs(model: LatentDiffusion, folder: Path, task: str, b: int, steps: int) -> Generate:
     pipe: Any = diffusers_pipeline(model, folder, task)
-    prompts, (image, mask) = [PROMPT] * pictures, _sitting_dog(model)
+    prompts, (image, mask) = [PROMPT] * b, _sitting_dog(model)
+    sides = {"height": image.height, "width": image.width}
     given: dict[str, dict[str, Any]] = {
         "txt2img": {},
         "img2img": {"image": image, "strength": STRENGTH},
-        "inpaint": {
-            "image": image,
-            "mask_image": mask,
-            "strength": 1.0,
-            "height": image.height,
-            "width": image.width,
-        },
+        "inpaint": {"image": image, "mask_image": mask, "strength": 1.0, **sides},
     }
 
-    def paint() -> list[Image.Image]:
-        noise = torch.Generator().manual_seed(0)
+    def generate() -> list[Image.Image]:
+        noise = torch.Generator("cpu").manual_seed(0)
         return pipe(prompts, num_inference_steps=steps, generator=noise, **given[task]).images
 
-    return paint
+    return generate
 
 
 def plot(rows: list[Row]) -> Figure:
     """Seconds as a share of diffusers', a group of bars for each task."""
-    tasks = list(dict.fromkeys((row.task, row.pictures) for row in rows))
+    tasks = list(dict.fromkeys((row.task, row.images) for row in rows))
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for i, (who, colour) in enumerate(COLOURS.items()):
         ratios = [row.ratio for row in rows if row.who == who]
         bars = axes.bar([x + 0.26 * (i - 1) for x in range(len(tasks))], ratios, 0.24, color=colour, label=who)
         axes.bar_label(bars, fmt="%.2f", fontsize=9)
-    axes.set_xticks(range(len(tasks)), [f"{task}, {n} picture{'s' if n > 1 else ''}" for task, n in tasks])
+    axes.set_xticks(range(len(tasks)), [f"{task}, {n} image{'s' if n > 1 else ''}" for task, n in tasks])
     axes.set(ylabel="time, as a share of diffusers'")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
