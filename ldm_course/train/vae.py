@@ -1,4 +1,4 @@
-"""Train the autoencoder: pictures through 4 channels of 16x16, and back."""
+"""Train the autoencoder: images to 4 channels of 16x16, and back."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from ldm_course.training import data, loop
+from ldm_course.images import pixels_to_tensor, to_pil
+from ldm_course.scenes import contact_sheet
+from ldm_course.train import data, loop
 from ldm_course.vae import AutoencoderKL, DiagonalGaussian, VAEConfig
 
 CONFIG = VAEConfig(
     block_out_channels=(16, 32, 96, 128), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0, sample_size=128
 )
 SQUARED_WEIGHT = 10.0  # of the squared error: it then pulls as hard as the absolute one at an error of 0.05
-KL_WEIGHT = 1e-4  # on the KL in nats against those errors summed over a picture's values
+KL_WEIGHT = 1e-4  # on the KL in nats against those errors summed over an image's values
 
 
-class Trainer(nn.Module):
-    """Reconstruction and loss in one forward pass, so that wrappers of the model see every call."""
+class ReconstructionLoss(nn.Module):
+    """The autoencoder and its loss in one forward pass, so that wrappers of the model see every call."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
         self.vae = vae
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of images (b, 3, h, w) in [-1, 1], and PSNR in dB and KL in nats to log."""
         posterior = self.vae.encode(x)
         posterior = DiagonalGaussian(posterior.mean.float(), posterior.logvar.float())
         decoded = self.vae.decode(posterior.sample(torch.randn_like(posterior.mean))).float()
@@ -38,52 +40,52 @@ class Trainer(nn.Module):
         return loss, {"psnr": psnr, "kl": kl.detach()}
 
 
-def train_vae(options: loop.Options, data_folder: Path) -> AutoencoderKL:
-    """Train on the rendered scenes; writes checkpoints and sample pictures into options.out."""
-    torch.manual_seed(options.seed)
+def new_vae() -> AutoencoderKL:
+    """An autoencoder with random weights, almost noiseless: the decoder first has to learn what the latent says."""
     vae = AutoencoderKL(CONFIG)
-    with torch.no_grad():  # start almost noiseless: the decoder first has to learn what the latent says
-        assert vae.quant_conv.bias is not None
-        vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0
+    with torch.no_grad():
+        vae.quant_conv.bias[CONFIG.latent_channels :] = -6.0  # type: ignore[index]
+    return vae
+
+
+def train_vae(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
+    """Train on the rendered scenes; writes checkpoints and samples into options.out."""
     return _train("vae", vae, options, data_folder)
 
 
 def train_decoder(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
-    """Train the decoder on, with the encoder as it is: the latents stay, so a UNet that knows them stays right.
+    """Train the decoder only: the latents stay as they are, and so a UNet that was trained on them stays right.
 
     (The `sd-vae-ft-mse` decoder for Stable Diffusion was made in this way.)
     """
-    vae.requires_grad_(True)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     return _train("decoder", vae, options, data_folder)
 
 
 def _train(name: str, vae: AutoencoderKL, options: loop.Options, data_folder: Path) -> AutoencoderKL:
-    images = data.pictures(data_folder, "train", options.seed, options.pictures)
+    images = data.training_images(data_folder, "train", options)
+    device = loop.processes().device
 
-    def loss_of(model: Trainer, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        device = next(model.parameters()).device
-        return model(data.to_tensor(images[np.sort(indices)]).to(device))
+    def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return model(pixels_to_tensor(images[indices]).to(device))
 
-    def sample(model: Trainer, file: Path) -> None:
-        x = data.to_tensor(images[:12])
-        decoded = model.vae.decode(model.vae.encode(x.to(next(model.parameters()).device)).mean)
-        rows = [torch.cat(list(part), dim=2) for part in (x, decoded.cpu())]
-        sheet = ((torch.cat(rows, dim=1) + 1) * 127.5).clamp(0, 255).byte()
-        Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(file)
+    def sample(model: ReconstructionLoss, file: Path) -> None:
+        x = pixels_to_tensor(images[:12])
+        decoded = model.vae.decode(model.vae.encode(x.to(device)).mean).cpu()
+        contact_sheet(to_pil(torch.cat([x, decoded])), len(x)).save(file)
 
-    return loop.train(name, Trainer(vae), loss_of, options, sample).vae
+    return loop.train(name, ReconstructionLoss(vae), loss_of, options, sample).vae
 
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
-    """The same autoencoder, its latent channels with mean 0 and equal spread over `images`, and their scale measured.
+    """The same autoencoder, with latent channels of mean 0 and equal spread over `images`, and their scale measured.
 
     Stable Diffusion's format has one number for this, `scaling_factor` = 1 / std. What is left, a mean and a relative
     spread per channel, is folded into the two 1x1 convolutions around the latent; reconstructions do not change.
     """
-    means = torch.cat([vae.encode(data.to_tensor(images[i : i + 50])).mean for i in range(0, len(images), 50)])
+    means = torch.cat([vae.encode(pixels_to_tensor(images[i : i + 50])).mean for i in range(0, len(images), 50)])
     mean, std = means.mean(dim=(0, 2, 3)), means.std(dim=(0, 2, 3))
     overall = std.square().mean().sqrt()
     spread, c = std / overall, len(std)

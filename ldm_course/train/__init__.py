@@ -1,0 +1,1 @@
+"""Training CLIP, the VAE, the classifier and the UNet on the small world."""

@@ -1,0 +1,156 @@
+"""Train the UNet: predict the noise in the latent of an image, given its caption.
+
+Latents and context vectors are computed once and cached: a step is nothing but the UNet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
+
+from ldm_course.images import pixels_to_tensor
+from ldm_course.loss import diffusion_loss, drop_captions
+from ldm_course.model import LatentDiffusion
+from ldm_course.pipelines import txt2img
+from ldm_course.scenes import captions, contact_sheet, training_scene
+from ldm_course.schedule import NoiseSchedule
+from ldm_course.train import data, loop
+from ldm_course.unet import UNet, UNetConfig
+from ldm_course.vae import AutoencoderKL
+
+CONFIG = UNetConfig(
+    block_out_channels=(64, 128, 160),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    cross_attention_dim=128,
+    attention_head_dim=4,
+    norm_num_groups=32,
+    sample_size=16,
+)
+SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
+CAPTIONS_PER_IMAGE = 2
+DROPOUT = 0.1  # probability that a caption is replaced by the empty one, for classifier-free guidance
+MIN_SNR_GAMMA = 5.0  # Hang et al. 2023, https://arxiv.org/abs/2303.09556
+SAMPLE_PROMPTS = (
+    "a dog with glasses",
+    "a brown dog sitting on the beach",
+    "a white cat with a hat sleeping in a room",
+    "an orange bear with a scarf running in the snow",
+    "a pink pig with headphones sitting in the city",
+    "a blue elephant with glasses sitting in the forest",
+    "a black rabbit with a crown running on the beach",
+    "a plain white dog running in the snow",
+    "a cat with glasses",
+    "a bear sleeping in the forest",
+    "a rabbit with headphones",
+    "a dog running",
+)
+
+
+def unet_loss(unet: Callable[[Tensor, Tensor, Tensor], Tensor], x0: Tensor, context: Tensor) -> Tensor:
+    """`diffusion_loss` with this model's schedule and weighting, and the attention whose backward pass is quickest.
+
+    On a CPU that of torch's fused attention takes longer than that of plain matrix products: 28% of a step.
+    """
+    with sdpa_kernel(SDPBackend.MATH) if x0.device.type == "cpu" else nullcontext():
+        return diffusion_loss(unet, SCHEDULE, x0, context, min_snr_gamma=MIN_SNR_GAMMA)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The training set: latents and context vectors, computed ahead, on the CPU.
+
+    means, stds: of the posterior of each image's scaled latent, (n, 4, h, w).
+    contexts: CAPTIONS_PER_IMAGE for each image, image by image, then the empty one: (2n + 1, 77, d).
+    """
+
+    means: Tensor
+    stds: Tensor
+    contexts: Tensor
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """A sample of each image's latent, (b, 4, h, w), and one of its contexts or the empty one, (b, 77, d)."""
+        picks = torch.from_numpy(indices)
+        x0 = self.means[picks] + self.stds[picks] * torch.randn_like(self.means[picks])
+        which = torch.randint(CAPTIONS_PER_IMAGE, picks.shape, dtype=torch.int64, device="cpu")
+        context = self.contexts[picks * CAPTIONS_PER_IMAGE + which]
+        return x0, drop_captions(context, self.contexts[-1], DROPOUT).float()
+
+
+@torch.no_grad()
+def encode_images(vae: AutoencoderKL, images: np.ndarray) -> dict[str, Tensor]:
+    """Mean and standard deviation of the posterior of every image's scaled latent, "means" and "stds", (n, 4, h, w).
+
+    As `LatentDiffusion.encode`, which gives one sample of it, in large batches and under bfloat16: that is off by a
+    ninth of the noise at t = 0.
+    """
+    device, means, stds = next(vae.parameters()).device, [], []
+    with torch.autocast(device.type, torch.bfloat16):
+        for start in tqdm(range(0, len(images), 32), desc="encoding images", unit_scale=32):
+            posterior = vae.encode(pixels_to_tensor(images[start : start + 32]).to(device))
+            means.append(posterior.mean.float().cpu() * vae.config.scaling_factor)
+            stds.append(posterior.std.float().cpu() * vae.config.scaling_factor)
+    return {"means": torch.cat(means), "stds": torch.cat(stds)}
+
+
+def embed_captions(model: LatentDiffusion, texts: list[str]) -> dict[str, Tensor]:
+    """The context of every caption, "contexts", (n, 77, d), float16 to save memory."""
+    batches = tqdm(range(0, len(texts), 128), desc="embedding captions", unit_scale=128)
+    return {"contexts": torch.cat([model.embed(texts[i : i + 128]).half().cpu() for i in batches])}
+
+
+def image_captions(seed: int, count: int) -> list[str]:
+    """The captions of the first `count` images, CAPTIONS_PER_IMAGE for each, image by image."""
+    texts = []
+    for i in range(count):
+        rng = random.Random(f"caption-{seed}-{i}")
+        scene = training_scene(seed, i)
+        texts += [captions.random_caption(scene, rng) for _ in range(CAPTIONS_PER_IMAGE)]
+    return texts
+
+
+def train_unet(options: loop.Options, data_folder: Path, model: LatentDiffusion) -> UNet:
+    """Train the model's UNet on the rendered scenes' latents; VAE and text encoder stay as they are.
+
+    `options.parts` names the cached latents and contexts.
+    """
+    device = loop.processes().device
+    parts: tuple[nn.Module, ...] = (model.vae, model.text_encoder, model.unet)
+    for part in parts:
+        part.to(device)
+    images = data.training_images(data_folder, "train", options)
+    texts = [*image_captions(options.seed, options.dataset_size), ""]
+    latents, contexts = (
+        data.cached(data_folder, "latents", options, ("VAE encoder",), lambda: encode_images(model.vae, images)),
+        data.cached(
+            data_folder, "contexts", options, ("text encoder", "tokenizer"), lambda: embed_captions(model, texts)
+        ),
+    )
+    examples = Examples(latents["means"], latents["stds"], contexts["contexts"])
+
+    def loss_of(unet: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, context = (tensor.to(device) for tensor in examples.batch(indices))
+        return unet_loss(unet, x0, context), {}
+
+    def sample(unet: UNet, file: Path) -> None:
+        generated = txt2img(
+            replace(model, unet=unet),
+            list(SAMPLE_PROMPTS),
+            num_inference_steps=15,
+            scheduler="dpm++",
+            guidance_scale=3.0,
+            seed=0,
+        )
+        contact_sheet(generated, 6).save(file)
+
+    return loop.train("unet", model.unet, loss_of, options, sample)

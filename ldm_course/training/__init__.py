@@ -1,1 +1,0 @@
-"""Training CLIP, the VAE, the UNet and the judge on the small world, and measuring what came out."""
