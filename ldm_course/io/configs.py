@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict, fields
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ PARTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
     "vae": ("diffusers", "AutoencoderKL"),
 }
-OTHER_PARTS = {"feature_extractor", "image_encoder", "safety_checker"}  # may be there; nothing here runs them
+OTHER_PARTS = {"feature_extractor", "image_encoder", "safety_checker"}  # may be there; they do not run here
 
 # Keys of config.json that would change the computation, with the only value that we carry out (a list may repeat
 # it, once per level).
@@ -37,9 +38,7 @@ VAE_FIXED: dict[str, Any] = {
     "mid_block_add_attention": True,
     "use_quant_conv": True,
     "use_post_quant_conv": True,
-    "shift_factor": None,
-    "latents_mean": None,
-    "latents_std": None,
+    **dict.fromkeys(("shift_factor", "latents_mean", "latents_std")),  # None
 }
 UNET_FIXED: dict[str, Any] = {
     "act_fn": "silu",
@@ -53,28 +52,19 @@ UNET_FIXED: dict[str, Any] = {
     "conv_out_kernel": 3,
     "dropout": 0.0,
     "only_cross_attention": False,
-    "mid_block_only_cross_attention": None,
     "dual_cross_attention": False,
     "use_linear_projection": False,
     "upcast_attention": False,
     "attention_type": "default",
-    "cross_attention_norm": None,
-    "num_attention_heads": None,
     "transformer_layers_per_block": 1,
-    "reverse_transformer_layers_per_block": None,
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
-    "class_embed_type": None,
-    "num_class_embeds": None,
-    "addition_embed_type": None,
     "resnet_time_scale_shift": "default",
     "resnet_skip_time_act": False,
     "resnet_out_scale_factor": 1.0,
     "time_embedding_type": "positional",
-    "time_embedding_dim": None,
-    "time_embedding_act_fn": None,
-    "timestep_post_act": None,
-    "time_cond_proj_dim": None,
+    **dict.fromkeys(("mid_block_only_cross_attention", "cross_attention_norm", "num_attention_heads")),  # None
+    **dict.fromkeys(("reverse_transformer_layers_per_block", "encoder_hid_dim", "encoder_hid_dim_type")),
+    **dict.fromkeys(("class_embed_type", "num_class_embeds", "addition_embed_type", "time_embedding_dim")),
+    **dict.fromkeys(("time_embedding_act_fn", "timestep_post_act", "time_cond_proj_dim")),
 }
 # Keys that change nothing: remarks, and settings of what the keys above have switched off.
 WITHOUT_EFFECT = {
@@ -94,9 +84,7 @@ BLOCK_TYPES = {
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
 }
 
-LARGEST = 2**16  # of any width, so that a broken file is refused before something endless is built
-
-# What diffusers means where a scheduler's config is silent.
+# diffusers' defaults for what a scheduler's config leaves out.
 SCHEDULE_DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -113,16 +101,14 @@ SCHEDULE_FIXED = {"trained_betas": None, "rescale_betas_zero_snr": False, "use_f
 
 
 def check_parts(folder: Path) -> None:
-    """Raise InputError if `folder` is laid out otherwise, or has parts that Stable Diffusion 1.x does not have."""
+    """Raise InputError unless `folder` has the parts of Stable Diffusion 1.x, and no other that would run."""
     if not (folder / "model_index.json").is_file():
-        raise InputError(
-            f"The folder {folder} is no model in diffusers' format: there is no model_index.json beside unet and vae."
-        )
+        raise InputError(f"The folder {folder} is not a model in diffusers' format: it has no model_index.json.")
     index = read_json(folder / "model_index.json")
     stated = {part: value[1] for part, value in index.items() if isinstance(value, list) and len(value) == 2}
     for part, (_, class_name) in PARTS.items():
         if not stated.get(part) or not (folder / part).is_dir():
-            raise InputError(f"The folder {folder} has no {part}, so it is no whole Stable Diffusion 1.x model.")
+            raise InputError(f"The folder {folder} has no {part}, so it is not a whole Stable Diffusion 1.x model.")
         if part != "scheduler" and stated[part] not in (class_name, class_name + "Fast"):
             raise InputError(f"The {part} of {folder} is a {stated[part]}; this course builds only {class_name}.")
     for part, class_name in stated.items():
@@ -161,61 +147,32 @@ def read_config(folder: Path, config_class: type[Config]) -> Config:
 
 def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     """The value, a list as a tuple, if it is of the default's kind."""
-    listed = value if isinstance(value, list) else []
+    each = _as_list(value)
     if key in BLOCK_TYPES:
-        wanted, fits = " and ".join(BLOCK_TYPES[key]), all(each in BLOCK_TYPES[key] for each in listed)
-    elif isinstance(default, tuple):
-        wanted, fits = (
-            f"a list of whole numbers from 1 to {LARGEST}",
-            all(map(_is_size, listed)) and len(listed) <= 10,
-        )
-    elif isinstance(default, int):
-        most = 100 if key == "layers_per_block" else LARGEST
-        wanted, fits = f"one whole number from 1 to {most}", _is_size(value) and value <= most
+        wanted, fits = " and ".join(BLOCK_TYPES[key]), all(name in BLOCK_TYPES[key] for name in each)
+    elif isinstance(default, float):
+        wanted, fits = "a number above 0", all(type(number) in (int, float) and 0 < number < inf for number in each)
     else:
-        wanted, fits = "a number above 0, at most 1e6", type(value) in (int, float) and 0 < value <= 1e6
-    if not fits or (isinstance(default, tuple) and not listed):
-        raise unsupported(path, key, value, f"only {wanted}")
-    return tuple(listed) if listed else value
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value <= LARGEST
+        wanted, fits = "whole numbers above 0", all(type(number) is int and number > 0 for number in each)
+    if not each or not fits or isinstance(value, list) != isinstance(default, tuple):
+        listed = "a list of " if isinstance(default, tuple) else ""
+        raise unsupported(path, key, value, f"only {listed}{wanted}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def unsupported(path: Path, key: str, value: Any, supported: str) -> InputError:
     """The error for a setting that a checkpoint states and this course does not build."""
-    shown = json.dumps(value)
-    shown = shown if len(shown) < 80 else shown[:77] + "..."
-    return InputError(f"In {path}, {key} is {shown}, which this course does not build ({supported}).")
+    return InputError(f"In {path}, {key} is {json.dumps(value)}, which this course does not build ({supported}).")
 
 
-def check_sizes(folder: Path, vae: VAEConfig, unet: UNetConfig) -> None:
-    """Raise InputError if sizes do not fit together; this is known before any weights are read."""
-    latents, levels = vae.latent_channels, len(unet.block_out_channels)
-    if (vae.in_channels, vae.out_channels) != (3, 3):
-        raise InputError(f"The VAE of {folder} is not for pictures of 3 channels; this course builds no other.")
-    if (unet.in_channels, unet.out_channels) != (latents, latents):
+def check_channels(folder: Path, vae: VAEConfig, unet: UNetConfig) -> None:
+    """Raise InputError unless the UNet maps the VAE's latents to latents."""
+    if (unet.in_channels, unet.out_channels) != (vae.latent_channels, vae.latent_channels):
         raise InputError(
             f"The UNet of {folder} reads {unet.in_channels} channels and writes {unet.out_channels}, where the VAE's "
-            f"latents have {latents}; in-painting, depth and upscaling variants are not built here, but the plain "
-            "text-to-image model can in-paint too."
+            f"latents have {vae.latent_channels}; in-painting, depth and upscaling variants are not built here, but "
+            "the plain text-to-image model can in-paint, too."
         )
-    if (len(unet.down_block_types), len(unet.up_block_types)) != (levels, levels):
-        raise InputError(
-            f"The file {folder / 'unet' / 'config.json'} needs {levels} block types down and up, one per level."
-        )
-    cuts = [("vae", vae.block_out_channels, "norm_num_groups", vae.norm_num_groups)]
-    cuts += [
-        ("unet", unet.block_out_channels, key, getattr(unet, key))
-        for key in ("norm_num_groups", "attention_head_dim")
-    ]
-    for part, widths, key, pieces in cuts:
-        for width in widths:
-            if width % pieces:
-                raise InputError(
-                    f"In {folder / part / 'config.json'}, {width} channels cannot be cut into {key} = {pieces} parts."
-                )
 
 
 def read_schedule(folder: Path) -> NoiseSchedule:
@@ -229,26 +186,17 @@ def read_schedule(folder: Path) -> NoiseSchedule:
     path = folder / "scheduler_config.json"
     stated = read_json(path)
     name = str(stated.get("_class_name"))
-    defaults = dict(SCHEDULE_DEFAULTS)
+    defaults = SCHEDULE_DEFAULTS | {"set_alpha_to_one": name != "PNDMScheduler"}
     if name.startswith(LEADING_BY_DEFAULT):
         defaults["timestep_spacing"] = "leading"
     if not name.startswith(LINEAR_BY_DEFAULT) and not {"beta_start", "beta_end", "beta_schedule"} <= stated.keys():
-        raise InputError(
-            f"The file {path} is of a {name} and states no betas; this course needs a schedule of betas."
-        )
-    if name == "PNDMScheduler":
-        defaults["set_alpha_to_one"] = False
+        raise InputError(f"The file {path} is of a {name} and states no betas, of which a schedule here is made.")
     for key, only in SCHEDULE_FIXED.items():
         if stated.get(key) not in (only, None):
             raise unsupported(path, key, stated[key], f"only {json.dumps(only)}")
-    values = {key: stated.get(key, default) for key, default in defaults.items()}
-    for key, value in values.items():
-        kind = type(defaults[key])
-        if type(value) not in ((float, int) if kind is float else (kind,)):
-            raise unsupported(path, key, value, f"only a value of type {kind.__name__}")
     try:
-        schedule = NoiseSchedule(**values)
-    except InputError as error:
+        schedule = NoiseSchedule(**{key: stated.get(key, default) for key, default in defaults.items()})
+    except (InputError, TypeError) as error:
         raise InputError(f"The file {path} holds no schedule that this course builds ({brief(error)}).") from error
     if name != "DDIMScheduler":
         warnings.warn(
@@ -281,17 +229,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or InputError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"The file {path} is missing or cannot be read; fetch the model again.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The file {path} is not valid JSON ({brief(error)}); fetch the model again.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"The file {path} cannot be read ({brief(error)}); fetch the model again.") from error
     if not isinstance(content, dict):
         raise InputError(f"The file {path} is not a JSON object; fetch the model again.")
     return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """An object as an indented file, its folder made if need be."""
+    """Write an object as an indented file, and make its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

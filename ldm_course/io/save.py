@@ -13,26 +13,35 @@ from torch import Tensor
 
 from ldm_course.errors import InputError
 from ldm_course.io.configs import write_configs, write_json
-from ldm_course.io.weights import PARTS_WITH_WEIGHTS
+from ldm_course.io.load import DTYPES, read_tokenizer
+from ldm_course.io.weights import STEMS
 from ldm_course.model import LatentDiffusion, check_model
+from ldm_course.unet import UNet
+from ldm_course.vae import AutoencoderKL
 
 
-def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write the model as a folder that `load` and diffusers' StableDiffusionPipeline read.
 
-    It is written beside its place and then moved there, so that nobody finds half a model. One that is there
-    already is replaced; other files in its folder, such as a model card, are kept.
+    It is written beside its place and then moved there, so that nobody finds half a model. It replaces a model that
+    is there already; other files in that folder, such as a model card, are kept.
 
     Args:
-        dtype: of the weights: torch.float16, bfloat16 or float32.
+        folder: a new or an empty folder, or that of a model.
+        dtype: of the weights: torch.float32, float16, bfloat16 or float64. None keeps the model's.
 
     Raises:
-        InputError: if `model` is none, the folder cannot be there, or a weight is not finite in that dtype.
+        InputError: if the UNet or the VAE is not this course's, the tokenizer does not fit CLIP's files, the folder
+            cannot be there, or a weight is not finite in that dtype.
     """
     check_model(model)
     folder = Path(os.path.realpath(os.path.expanduser(folder)))
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise InputError(f"Weights are saved as torch.float16, bfloat16 or float32, not as {dtype!r}.")
+    if not isinstance(model.unet, UNet) or not isinstance(model.vae, AutoencoderKL):
+        raise InputError(
+            "Only this course's own UNet and AutoencoderKL can be saved; save your module's weights yourself."
+        )
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"Weights are saved as torch.float32, float16, bfloat16 or float64, not as {dtype!r}.")
     if not folder.parent.is_dir():
         raise InputError(f"There is no folder {folder.parent} to put {folder.name} in; make it first.")
     is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -44,7 +53,9 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.
     try:
         _write(model, new, dtype)
         if folder.exists():
-            _copy_others(folder, new)
+            for path in folder.iterdir():
+                if not (new / path.name).exists():
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
             folder.rename(old)
         new.rename(folder)
     except BaseException:
@@ -56,11 +67,11 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype = torch.
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(model: LatentDiffusion, folder: Path, dtype: torch.dtype) -> None:
+def _write(model: LatentDiffusion, folder: Path, dtype: torch.dtype | None) -> None:
     write_configs(folder, model.schedule, model.vae.config, model.unet.config)
     write_json(folder / "text_encoder" / "config.json", _text_encoder_config(model))
     _write_tokenizer(model, folder / "tokenizer")
-    text_tensors = {  # names as all versions of transformers read them; 4 takes those of 5 for missing
+    text_tensors = {  # names as all versions of transformers read them; 4 does not find those of 5
         "text_model." + name.removeprefix("text_model."): tensor
         for name, tensor in model.text_encoder.state_dict().items()
     }
@@ -69,15 +80,17 @@ def _write(model: LatentDiffusion, folder: Path, dtype: torch.dtype) -> None:
     _write_weights(folder / "vae", model.vae.state_dict(), dtype)
 
 
-def _write_weights(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+def _write_weights(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+    tensors = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()
+    }
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise InputError(
-                f"Nothing was saved, because {name} of the {folder.name} has values that are not finite in {dtype}; "
-                "go back to an earlier state, or try torch.float32."
+                f"Nothing was saved, because {name} of the {folder.name} has values that are not finite in "
+                f"{tensor.dtype}; go back to an earlier state, or try torch.float32."
             )
-    path = folder / f"{PARTS_WITH_WEIGHTS[folder.name]}.safetensors"
+    path = folder / f"{STEMS[folder.name]}.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", path)  # safetensors' own mode lets nobody else read it
 
@@ -104,6 +117,9 @@ def _write_tokenizer(model: LatentDiffusion, folder: Path) -> None:
     special = {key: str(getattr(tokenizer, key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     settings = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
     length = {"model_max_length": tokenizer.model_max_length, "tokenizer_class": "CLIPTokenizer"}
+    added = {number: token.__getstate__() for number, token in tokenizer.added_tokens_decoder.items()}
+    if any(token["content"] not in special.values() for token in added.values()):  # such as textual inversion's
+        settings["added_tokens_decoder"] = {str(number): token for number, token in added.items()}
     write_json(folder / "special_tokens_map.json", special)
     write_json(folder / "tokenizer_config.json", {**settings, **length, **special})
     if hasattr(tokenizer, "backend_tokenizer"):
@@ -114,9 +130,10 @@ def _write_tokenizer(model: LatentDiffusion, folder: Path) -> None:
         words = "".join(f"{word}\n" for word in sorted(model.known_words))
         (folder / "known_words.txt").write_text(words, encoding="utf-8")
 
-
-def _copy_others(source: Path, target: Path) -> None:
-    """Copy what lies at the top of `source` and not of `target`."""
-    for path in source.iterdir():
-        if not (target / path.name).exists():
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, target / path.name)
+    again = read_tokenizer(folder)
+    text = "A Dog's naïve  café, 42!" + "".join(token["content"] for token in added.values())
+    if again.get_vocab() != tokenizer.get_vocab() or again(text).input_ids != tokenizer(text).input_ids:
+        raise InputError(
+            "Nothing was saved, because the tokenizer would split texts in another way after loading; only CLIP's "
+            "vocabulary, merges, special and added tokens can be saved."
+        )

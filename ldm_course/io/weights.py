@@ -1,12 +1,11 @@
 """The weight files of a model's parts: safetensors only, and exactly the tensors that a module has.
 
-Pickles are not opened, because opening one can run code. A tensor too many, too few or of another shape is an error:
-a warning would leave random weights in the model.
+Pickles are not opened, because opening one can run code. Loading is strict, because a tensor that is missing would
+leave a random weight in the model.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from ldm_course.errors import InputError, brief
 from ldm_course.io.configs import read_json
 
-PARTS_WITH_WEIGHTS = {  # and the stems of their files
+STEMS = {  # how the names of each part's weight files begin
     "text_encoder": "model",
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -26,50 +25,47 @@ OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 
 
 def variants(half: bool) -> tuple[str, str]:
-    """Which weight files to look for first: those marked fp16, or the plain ones."""
+    """The marks of weight files in order of preference: fp16 first for half precision, or the plain ones."""
     return (".fp16", "") if half else ("", ".fp16")
 
 
-def weight_patterns(part: str, variant: str) -> tuple[str, str, str]:
-    """The names that a part's weights have in a repository: in one file; or in several, and their index."""
-    stem = f"{part}/{PARTS_WITH_WEIGHTS[part]}"
+def index_names(stem: str, variant: str) -> tuple[str, str, str]:
+    """The names of an index of shards, which differ between versions of diffusers and transformers."""
     return (
-        f"{stem}{variant}.safetensors",
-        f"{stem}{variant}-*.safetensors",
         f"{stem}.safetensors.index{variant}.json",
+        f"{stem}.safetensors{variant}.index.json",
+        f"{stem}{variant}.safetensors.index.json",
     )
 
 
-def weight_files(folder: Path, variant: str) -> tuple[list[Path], Path]:
-    """The safetensors files of a part, none if there are none, and the one to name: the file itself or the index."""
-    single, _, index = (folder.parent / name for name in weight_patterns(folder.name, variant))
-    if single.is_file() or not index.is_file():
-        return [single] if single.is_file() else [], single
-    try:
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-        outside = [shard for shard in shards if re.search(r"[/\\:]", shard)]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"The file {index} does not list the weights' files; fetch the model again.") from error
-    if outside:
-        raise InputError(
-            f"The file {index} lists {outside[0]!r}, which is no file name in its folder, so it is not opened."
-        )
+def weight_patterns(part: str, variant: str) -> list[str]:
+    """Patterns for the files that may hold a part's weights in a repository: one file, or shards and their index."""
+    stem = STEMS[part]
+    shards = (f"{stem}{variant}-?????-of-?????.safetensors", f"{stem}-?????-of-?????{variant}.safetensors")
+    return [f"{part}/{name}" for name in (f"{stem}{variant}.safetensors", *shards, *index_names(stem, variant))]
+
+
+def weight_files(folder: Path, variant: str) -> list[Path]:
+    """The safetensors files with the weights of the part in `folder`; an empty list if there are none."""
+    stem = STEMS[folder.name]
+    single = folder / f"{stem}{variant}.safetensors"
+    index = next((folder / name for name in index_names(stem, variant) if (folder / name).is_file()), None)
+    if single.is_file() or index is None:
+        return [single] if single.is_file() else []
+    shards = sorted(set(read_json(index).get("weight_map", {}).values()))
     for shard in shards:
-        if not os.path.isfile(folder / shard):  # a name too long, too, is none
-            raise InputError(
-                f"The file {folder / shard} is missing, though {index.name} lists it; fetch the model again."
-            )
-    return [folder / shard for shard in shards], index
+        if re.search(r"[/\\:]", shard):
+            raise InputError(f"The file {index} lists {shard!r}, which is not in its folder, so it is not opened.")
+    return [folder / shard for shard in shards]
 
 
-def read_weights(folder: Path, half: bool) -> tuple[dict[str, Tensor], Path]:
-    """Read the tensors of a part, by name; also returns the file to name if they turn out wrong.
+def read_weights(folder: Path, half: bool) -> dict[str, Tensor]:
+    """The tensors of the part in `folder`, by name, on the CPU.
 
     Raises:
-        InputError: if there are no safetensors (pickles are not opened), or they are broken.
+        InputError: if there are no safetensors, or they are broken.
     """
-    found = [weight_files(folder, variant) for variant in variants(half)]
-    files, source = next(((files, source) for files, source in found if files), ([], folder))
+    files = next(filter(None, (weight_files(folder, variant) for variant in variants(half))), [])
     if not files:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
         if pickles:
@@ -77,48 +73,33 @@ def read_weights(folder: Path, half: bool) -> tuple[dict[str, Tensor], Path]:
                 f"The folder {folder} has its weights only as a pickle, {pickles[0]}, which is refused because "
                 "opening it can run code; look for a version with safetensors."
             )
-        raise InputError(
-            f"The folder {folder} has no {PARTS_WITH_WEIGHTS[folder.name]}.safetensors; fetch the model again."
-        )
+        raise InputError(f"The folder {folder} has no {STEMS[folder.name]}.safetensors; fetch the model again.")
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
-            tensors |= load_file(file)
+            tensors |= load_file(file, device="cpu")
         except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"The file {file} is broken or cut short ({brief(error)}); fetch it again.") from error
-    return tensors, source
+            raise InputError(
+                f"The file {file} is missing, broken or cut short ({brief(error)}); fetch the model again."
+            ) from error
+    return tensors
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     """Make the tensors the module's parameters.
 
     Raises:
         InputError: unless they are exactly the module's, in name and shape.
     """
-    wanted = module.state_dict()
-    misfits = [
-        f"{name}, {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in wanted and (tensor.shape != wanted[name].shape or not tensor.is_floating_point())
-    ]
-    complaints = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (
-            ("missing", [name for name in wanted if name not in tensors]),
-            ("unexpected", [name for name in tensors if name not in wanted]),
-            ("misshapen", misfits),
-        )
-        if names
-    ]
-    if complaints:
-        raise InputError(
-            f"The file {source} does not fit the config.json beside it; of its tensors {', '.join(complaints)}."
-        )
-    module.load_state_dict(tensors, strict=True, assign=True)
+    try:
+        module.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        complaints = "; ".join(line.strip(" .") for line in str(error).split("\n\t")[1:])
+        raise InputError(f"The weights in {folder} do not fit its config.json ({complaints}).") from error
 
 
 def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """A VAE tensor's name and shape as they have been since diffusers 0.18: the attention's layers had other ones."""
+    """A VAE tensor's name and shape as in diffusers 0.18 and later; the attention's layers differed before."""
     before, attention, rest = name.rpartition("mid_block.attentions.0.")
     layer, _, kind = rest.rpartition(".")
     if not attention or layer == "group_norm":
