@@ -199,7 +199,7 @@ def _compare_in_loop(yours: Hook, model: LatentDiffusion) -> Verdict:
     pair = plots.decoded(model, theirs), plots.decoded(model, mine)
     if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4):
         return Verdict(WRONG, "The values are right when the hook is called by itself, but not in the loop.", pair)
-    return Verdict(RIGHT, f"The loop called your hook {calls} times, and the image is the same.", pair)
+    return Verdict(RIGHT, f"The loop called your hook {calls} times and generated the same image.", pair)
 
 
 def composite(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
