@@ -74,6 +74,17 @@ def or_one_sentence(call: Callable[[], T]) -> T | None:
         return None
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch's default dtype inside."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Gaussian noise; the same seed gives the same noise."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

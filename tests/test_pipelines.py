@@ -1,8 +1,9 @@
-"""The three tasks paint diffusers' pictures, and refuse what cannot be painted before they start."""
+"""The three tasks make diffusers' images, and the same image for the same request."""
 
 from __future__ import annotations
 
-import math
+import inspect
+import warnings
 import weakref
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
-from helpers import noise, one_sentence, our_model, pixel_difference, tiny_pipeline
+from helpers import default_dtype, noise, our_model, pixel_difference, tiny_pipeline
 from PIL import Image, ImageFilter
 
-from ldm_course import schedulers
 from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
 from ldm_course.images import latent_mask, to_pil, to_tensor
-from ldm_course.pipelines import img2img, inpaint, txt2img
+from ldm_course.pipelines import SAMPLERS, img2img, inpaint, txt2img
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*little noise is expected")
 
 STEPS = 10
 STRENGTHS = (0.3, 0.6, 1.0)
@@ -27,7 +29,7 @@ def seeded(seed: int = 4) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
+def image_of(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -53,7 +55,7 @@ def quiet(pipe):
     return pipe
 
 
-# The same pictures as diffusers
+# The same images as diffusers
 
 
 @pytest.mark.parametrize("guidance_scale", GUIDANCE)
@@ -84,11 +86,11 @@ def test_txt2img_of_other_sizes_is_diffusers(pipe, model, height, width):
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_img2img_is_diffusers(img2img_pipe, model, strength, guidance_scale):
     options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
-    image = picture()
+    image = image_of()
     theirs = img2img_pipe("a dog", image=image, generator=seeded(), **options).images[0]
     assert pixel_difference(img2img(model, "a dog", image, generator=seeded(), **options), theirs) <= 1
 
-    prompts, images = ["a dog", "a cat"], [picture(seed=1), picture(seed=2)]
+    prompts, images = ["a dog", "a cat"], [image_of(seed=1), image_of(seed=2)]
     for generators in (lambda: seeded(), lambda: [seeded(1), seeded(2)]):
         theirs = img2img_pipe(prompts, image=images, generator=generators(), **options).images
         ours = img2img(model, prompts, images, generator=generators(), **options)
@@ -99,16 +101,16 @@ def test_img2img_is_diffusers(img2img_pipe, model, strength, guidance_scale):
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_inpaint_is_diffusers(inpaint_pipe, model, strength, guidance_scale):
     options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
-    image = picture()
+    image = image_of()
     for mask in (box_mask(), box_mask().filter(ImageFilter.GaussianBlur(6))):
         theirs = inpaint_pipe("a dog", image=image, mask_image=mask, generator=seeded(), **options).images[0]
         ours = inpaint(model, "a dog", image, mask, generator=seeded(), **options)
         assert pixel_difference(ours, theirs) <= 1
 
 
-def test_one_generator_and_one_picture_for_two_prompts(img2img_pipe, inpaint_pipe, model):
-    """diffusers draws the picture's latent once, then the noise of the batch; so do we."""
-    prompts, image, mask = ["a dog", "a cat"], picture(), box_mask()
+def test_one_generator_and_one_image_for_two_prompts(img2img_pipe, inpaint_pipe, model):
+    """diffusers draws the image's latent once, then the noise of the batch; so do we."""
+    prompts, image, mask = ["a dog", "a cat"], image_of(), box_mask()
     options = {"num_inference_steps": 5, "strength": 0.6}
     theirs = inpaint_pipe(prompts, image=image, mask_image=mask, generator=seeded(), **options).images
     ours = inpaint(model, prompts, image, mask, generator=seeded(), **options)
@@ -118,7 +120,7 @@ def test_one_generator_and_one_picture_for_two_prompts(img2img_pipe, inpaint_pip
     ours = img2img(model, prompts, image, generator=seeded(), **options)
     assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
 
-    generators = [[seeded(1), seeded(2)] for _ in range(2)]  # one each: each draws its own latent of the one picture
+    generators = [[seeded(1), seeded(2)] for _ in range(2)]  # one each: each draws its own latent of the one image
     theirs = img2img_pipe(prompts, image=[image, image], generator=generators[0], **options).images
     ours = img2img(model, prompts, image, generator=generators[1], **options)
     assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs)] == [True, True]
@@ -126,7 +128,7 @@ def test_one_generator_and_one_picture_for_two_prompts(img2img_pipe, inpaint_pip
 
 def test_img2img_of_other_sizes_is_diffusers(img2img_pipe, model):
     """Rounded down to a multiple of 8 with the same filter."""
-    image = picture(72, 48).crop((0, 0, 69, 45))
+    image = image_of(72, 48).crop((0, 0, 69, 45))
     theirs = img2img_pipe("a dog", image=image, generator=seeded(), num_inference_steps=5).images[0]
     ours = img2img(model, "a dog", image, generator=seeded(), num_inference_steps=5, strength=0.8)
     assert ours.size == (64, 40) and pixel_difference(ours, theirs) <= 1
@@ -136,7 +138,7 @@ def test_img2img_of_other_sizes_is_diffusers(img2img_pipe, model):
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
 def test_other_schedules_are_diffusers(tmp_path, prediction, spacing, set_alpha_to_one):
-    """Under trailing and linspace spacing only where n divides 1000 (see test_schedulers)."""
+    """Under trailing and linspace spacing only where n divides 1000 (see test_samplers)."""
     settings = {"prediction_type": prediction, "timestep_spacing": spacing, "set_alpha_to_one": set_alpha_to_one}
     pipe = quiet(tiny_pipeline(tmp_path, **settings))
     steps = 1 if spacing == "linspace" else 10
@@ -145,8 +147,8 @@ def test_other_schedules_are_diffusers(tmp_path, prediction, spacing, set_alpha_
     assert pixel_difference(ours, theirs) <= 1
 
 
-def test_group_norm_by_hand_paints_the_same_picture(model, monkeypatch):
-    """The lesson's GroupNorm runs in every block of VAE and UNet, and the picture stays."""
+def test_group_norm_by_hand_makes_the_same_image(model, monkeypatch):
+    """The lesson's GroupNorm runs in every block of VAE and UNet, and the image stays."""
     options = {"num_inference_steps": STEPS, "seed": 0}
     fused, calls = txt2img(model, "a dog", **options), []
 
@@ -169,16 +171,16 @@ def test_group_norm_by_hand_paints_the_same_picture(model, monkeypatch):
 STEPS_5 = {"num_inference_steps": 5}
 TASKS = {
     "txt2img": lambda model, prompt, **options: txt2img(model, prompt, **STEPS_5 | options),
-    "img2img": lambda model, prompt, **options: img2img(model, prompt, picture(), **STEPS_5 | options),
-    "inpaint": lambda model, prompt, **options: inpaint(model, prompt, picture(), box_mask(), **STEPS_5 | options),
+    "img2img": lambda model, prompt, **options: img2img(model, prompt, image_of(), **STEPS_5 | options),
+    "inpaint": lambda model, prompt, **options: inpaint(model, prompt, image_of(), box_mask(), **STEPS_5 | options),
 }
 each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
 @each_task
-@pytest.mark.parametrize("scheduler", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_a_batch_equals_its_singles(model, task, scheduler):
-    """Picture i of seed s is the single picture of seed s + i, whatever its neighbours."""
+    """Image i of seed s is the single image of seed s + i, whatever its neighbours."""
     prompts = ["a dog", "a cat with a hat", "a dog"]
     batch = task(model, prompts, seed=7, scheduler=scheduler)
     assert isinstance(batch, list) and len(batch) == 3
@@ -190,7 +192,7 @@ def test_a_batch_equals_its_singles(model, task, scheduler):
 
 @each_task
 def test_seeds(model, task):
-    """The same seed gives the same picture, as does its generator; without either, torch's global seed decides."""
+    """The same seed gives the same image, as does its generator; without either, torch's global seed decides."""
     first = task(model, "a dog", seed=1)
     assert pixel_difference(first, task(model, "a dog", seed=1)) == 0
     assert pixel_difference(first, task(model, "a dog", generator=seeded(1))) == 0
@@ -242,25 +244,24 @@ def test_euler_is_ddim_in_other_coordinates(model):
 
 
 def test_strength_0_is_the_vae_alone(model):
-    """diffusers refuses strength 0; here the picture goes through the VAE and back, and the UNet has no say."""
-    image, generator = picture(), seeded(1)
+    """diffusers refuses strength 0; here the image goes through the VAE and back, and the UNet has no say."""
+    image, generator = image_of(), seeded(1)
     posterior = model.vae.encode(to_tensor(image))
     z = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
     (expected,) = to_pil(model.vae.decode(z))
     assert pixel_difference(img2img(model, "a dog", image, strength=0, seed=1), expected) <= 1
     assert pixel_difference(inpaint(model, "a dog", image, box_mask(), strength=0, seed=1), expected) <= 1
-    assert pixel_difference(img2img(model, "a cat", image, strength=0.01, seed=1), expected) <= 1  # 0.5 of 50 steps
 
 
 def test_composite_puts_the_original_back(model):
-    image, mask = picture(), box_mask()
+    image, mask = image_of(), box_mask()
     options = {"num_inference_steps": 5, "seed": 0}
     plain = inpaint(model, "a dog", image, mask, **options)
     exact = inpaint(model, "a dog", image, mask, composite=True, **options)
-    inside, original, painted, kept = (np.asarray(x) for x in (mask, image, plain, exact))
+    inside, original, repainted, kept = (np.asarray(x) for x in (mask, image, plain, exact))
     assert np.array_equal(kept[inside == 0], original[inside == 0])
-    assert np.array_equal(kept[inside == 255], painted[inside == 255])
-    assert np.abs(painted[inside == 0].astype(int) - original[inside == 0]).max() > 10  # without: through the VAE
+    assert np.array_equal(kept[inside == 255], repainted[inside == 255])
+    assert np.abs(repainted[inside == 0].astype(int) - original[inside == 0]).max() > 10  # without: through the VAE
 
     soft = Image.new("L", image.size, 128)  # half of each, everywhere
     mixed = np.asarray(inpaint(model, "a dog", image, soft, composite=True, **options), dtype=float)
@@ -269,7 +270,7 @@ def test_composite_puts_the_original_back(model):
 
 
 def test_composite_of_a_batch(model):
-    images, masks = [picture(seed=1), picture(seed=2)], [box_mask(), box_mask().rotate(180)]
+    images, masks = [image_of(seed=1), image_of(seed=2)], [box_mask(), box_mask().rotate(180)]
     options = {"num_inference_steps": 5, "composite": True}
     batch = inpaint(model, ["a dog", "a cat"], images, masks, seed=3, **options)
     for i, prompt in enumerate(["a dog", "a cat"]):
@@ -277,9 +278,9 @@ def test_composite_of_a_batch(model):
         assert pixel_difference(batch[i], single) <= 1
 
 
-def test_latents_outside_the_mask_are_the_pictures_own(model, monkeypatch):
-    """What is decoded is, outside the mask, the picture's clean latent: no noise of the last level is left on it."""
-    image, mask, decoded, decode = picture(), box_mask(), [], model.vae.decode
+def test_latents_outside_the_mask_are_those_of_the_image(model, monkeypatch):
+    """What is decoded is, outside the mask, the image's clean latent: no noise of the last level is left on it."""
+    image, mask, decoded, decode = image_of(), box_mask(), [], model.vae.decode
     monkeypatch.setattr(model.vae, "decode", lambda z: decoded.append(z) or decode(z))
     inpaint(model, "a dog", image, mask, num_inference_steps=5, seed=1)
     z = model.vae.encode(to_tensor(image)).sample(noise(1, 4, 8, 8, seed=1))  # the generator's first draw
@@ -292,7 +293,7 @@ def test_sizes(model):
     """One rule for both: down to a multiple of 8, and down to the model's area; never up."""
     options = {"num_inference_steps": 2, "seed": 0}
     for size, worked in {(64, 64): (64, 64), (50, 70): (48, 64), (400, 300): (72, 48), (16, 8): (16, 8)}.items():
-        image, mask = picture(80, 80).resize(size), Image.new("L", size, 255)
+        image, mask = image_of(80, 80).resize(size), Image.new("L", size, 255)
         assert img2img(model, "a dog", image, **options).size == worked
         assert inpaint(model, "a dog", image, mask, **options).size == worked
         assert inpaint(model, "a dog", image, mask, composite=True, **options).size == worked
@@ -300,9 +301,9 @@ def test_sizes(model):
     assert txt2img(model, "a dog", height=8, width=24, **options).size == (24, 8)
 
 
-def test_picture_modes(model):
-    """A picture with EXIF rotation, a palette or an alpha channel is worked on as one sees it."""
-    image, options = picture(), {"num_inference_steps": 3, "seed": 0}
+def test_image_modes(model):
+    """An image with EXIF rotation, a palette or an alpha channel is worked on as one sees it."""
+    image, options = image_of(), {"num_inference_steps": 3, "seed": 0}
     expected = img2img(model, "a dog", image, **options)
     rgba = image.convert("RGBA")
     assert pixel_difference(img2img(model, "a dog", rgba, **options), expected) == 0
@@ -316,124 +317,96 @@ def test_picture_modes(model):
                             inpaint(model, "a dog", image, box_mask(), **options)) == 0  # fmt: skip
 
 
-# Bad input: one sentence, before any work
-
-
-@pytest.fixture
-def idle(model, monkeypatch):
-    """A model that fails the test when any of its networks runs."""
-
-    def fail(*args, **options):
-        raise AssertionError("work was done before the input was checked")
-
-    for part in (model.unet, model.vae.encoder, model.vae.decoder, model.text_encoder):
-        monkeypatch.setattr(part, "forward", fail)
-    return model
-
-
-BAD_OPTIONS = [
-    ({"negative_prompt": 3}, "negative_prompt", "int"),
-    ({"negative_prompt": ["", ""]}, "2 negative prompts", "1 prompts"),
-    ({"num_inference_steps": 0}, "num_inference_steps is 0", "1 to 1000"),
-    ({"num_inference_steps": 1001}, "num_inference_steps is 1001", "1 to 1000"),
-    ({"num_inference_steps": 1000}, "1000 steps", "timestep_spacing"),
-    ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5", "whole number"),
-    ({"guidance_scale": math.nan}, "guidance_scale is nan", "finite"),
-    ({"guidance_scale": math.inf}, "guidance_scale is inf", "finite"),
-    ({"guidance_scale": "7"}, "guidance_scale is '7'", "finite"),
-    ({"seed": 1, "generator": torch.Generator()}, "seed", "generator"),
-    ({"seed": -1}, "seed is -1", "whole number"),
-    ({"seed": "1"}, "seed is '1'", "whole number"),
-    ({"generator": [torch.Generator()] * 2}, "2 generators", "1 pictures"),
-    ({"generator": 5}, "generator must be", "torch.Generator"),
-    ({"scheduler": "pndm"}, "scheduler is 'pndm'", "'ddim'"),
-    ({"timestep_spacing": "karras"}, "timestep_spacing is 'karras'", "'leading'"),
-]
-
-
-@each_task
-@pytest.mark.parametrize("options, words", [(case[0], case[1:]) for case in BAD_OPTIONS], ids=str)
-def test_bad_options(idle, task, options, words):
-    with one_sentence(*words):
-        task(idle, "a dog", **options)
-
-
-@each_task
-@pytest.mark.parametrize("prompt", [None, 3, b"a dog", ["a dog", None], []])
-def test_bad_prompts(idle, task, prompt):
-    with one_sentence("prompt"):
-        task(idle, prompt)
-
-
 def test_an_empty_prompt_is_fine(model):
     assert txt2img(model, "", seed=0, num_inference_steps=1).size == (64, 64)
 
 
-@pytest.mark.parametrize("name", ["height", "width"])
-@pytest.mark.parametrize("value", [0, -8, 60, 64.0, "64", 8 * 10**18])
-def test_bad_sizes(idle, name, value):
-    with one_sentence(name, repr(value), "multiple of 8"):
-        txt2img(idle, "a dog", **{name: value})
+# A learner's own UNet
 
 
-def test_bad_latents(idle):
-    for shape in [(1, 4, 8, 9), (2, 4, 8, 8), (1, 3, 8, 8), (4, 8, 8)]:
-        with one_sentence(str(shape), "(1, 4, 8, 8)"):
-            txt2img(idle, "a dog", latents=torch.zeros(shape))
-    with one_sentence("list", "(1, 4, 8, 8)"):
-        txt2img(idle, "a dog", latents=[0.0])
+class OwnUNet(torch.nn.Module):
+    """No config, and hardly any weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x_t, t, context):
+        return self.scale * x_t + context.mean()
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan, "0.5", None])
-def test_bad_strength(idle, strength):
-    with one_sentence("strength", repr(strength), "from 0"):
-        img2img(idle, "a dog", picture(), strength=strength)
-    with one_sentence("strength", repr(strength), "from 0"):
-        inpaint(idle, "a dog", picture(), box_mask(), strength=strength)
-
-
-def test_bad_pictures(idle):
-    for wrong in ("dog.png", None, np.zeros((64, 64, 3), dtype=np.uint8), [None]):
-        with one_sentence("PIL image"):
-            img2img(idle, ["a dog"], wrong)
-        with one_sentence("PIL image"):
-            inpaint(idle, ["a dog"], picture(), wrong)
-    with one_sentence("image is a list of 2", "3 prompts"):
-        img2img(idle, ["a", "b", "c"], [picture(), picture()])
-    with one_sentence("64 x 64", "32 x 64"):
-        img2img(idle, ["a", "b"], [picture(), picture(32, 64)])
-    with one_sentence("4 x 64", "at least 8"):
-        img2img(idle, "a dog", picture().resize((4, 64)))
-
-
-def test_bad_masks(idle):
-    with one_sentence("64 x 64", "32 x 64"):
-        inpaint(idle, "a dog", picture(), box_mask(32, 64))
-    with one_sentence("mask is empty"):
-        inpaint(idle, "a dog", picture(), Image.new("L", (64, 64)))
-    with one_sentence("mask_image is a list of 1", "2 prompts"):
-        inpaint(idle, ["a", "b"], picture(), [box_mask()])
+OWN_UNETS = {"a lambda": lambda x_t, t, context: 0.5 * x_t + context.mean(), "a module without config": OwnUNet()}
 
 
 @each_task
-def test_a_unet_with_mask_channels_is_refused(idle, task):
-    """SD's in-painting model reads 9 channels."""
-    config = replace(idle.unet.config, in_channels=9)
-    with one_sentence("9 channels", "text-to-image"):
-        task(replace(idle, unet=type(idle.unet)(config)), "a dog")
+@pytest.mark.parametrize("unet", OWN_UNETS.values(), ids=OWN_UNETS)
+def test_a_unet_of_your_own(model, task, unet):
+    """Any callable that returns a tensor."""
+    own = replace(model, unet=unet)
+    images = [task(own, "a dog", seed=1), task(own, "a dog", seed=1), task(model, "a dog", seed=1)]
+    assert images[0].size == (64, 64)
+    assert pixel_difference(*images[:2]) == 0 and pixel_difference(*images[1:]) > 10
 
 
-def test_memory_that_runs_out_is_one_sentence_and_let_go(model, monkeypatch):
+def test_diffusers_unet_in_a_lambda(pipe, model):
+    own = replace(model, unet=lambda *inputs: pipe.unet(*inputs).sample)
+    images = [txt2img(each, "a dog", seed=1, num_inference_steps=STEPS) for each in (own, model)]
+    assert pixel_difference(*images) <= 1
+
+
+# torch's defaults, memory, errors
+
+
+@each_task
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_default_dtype_changes_nothing(model, task, dtype):
+    before = task(model, "a dog", seed=1, scheduler="ddpm")
+    with default_dtype(dtype):
+        after = task(model, "a dog", seed=1, scheduler="ddpm")
+    assert pixel_difference(before, after) == 0
+
+
+@each_task
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_the_default_device_changes_nothing(model, task, scheduler):
+    """The device "meta" stands for "cuda", a device where the model is not. Without a seed, too."""
+    before = task(model, "a dog", seed=1, scheduler=scheduler)
+    with torch.device("meta"):
+        after = task(model, "a dog", seed=1, scheduler=scheduler)
+        assert task(model, "a dog", num_inference_steps=2).size == (64, 64)
+    assert pixel_difference(before, after) == 0
+
+
+def test_help_shows_the_arguments():
+    """As the learner calls them: a string or a list of strings for one image or a list of them."""
+    for task in (txt2img, img2img, inpaint):
+        signature = inspect.signature(task)
+        assert list(signature.parameters)[:2] == ["model", "prompt"]
+        assert signature.parameters["num_inference_steps"].default == 50
+        assert "list[str]" in str(signature.parameters["prompt"]) and "list" in str(signature.return_annotation)
+
+
+def test_steps_that_start_where_little_noise_is_expected_give_a_warning(model):
+    """Few "leading" steps start far below t = 999."""
+    for steps, spacing, warned in ((1, None, True), (1, "trailing", False), (10, None, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            txt2img(model, "a dog", num_inference_steps=steps, timestep_spacing=spacing, seed=0)
+        assert [str(each.message).count("little noise") for each in caught] == [1] * warned
+        assert all(each.filename == __file__ for each in caught), "it points at the call"
+
+
+def test_memory_that_runs_out_is_one_sentence_and_is_released(model, monkeypatch):
     held = []
 
-    def forward(x_t, t, text):
+    def forward(x_t, t, context):
         activations = torch.cat([x_t, x_t])
-        held.extend([weakref.ref(activations), weakref.ref(text.vectors)])
+        held.extend([weakref.ref(activations), weakref.ref(context)])
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     with monkeypatch.context() as patch:
         patch.setattr(model.unet, "forward", forward)
-        with pytest.raises(MemoryError, match="fewer or smaller pictures") as caught:
+        with pytest.raises(MemoryError, match="fewer or smaller images") as caught:
             txt2img(model, "a dog", seed=0, num_inference_steps=2)
     assert caught.value.__suppress_context__ and [each() for each in held] == [None, None]
     assert txt2img(model, "a dog", seed=0, num_inference_steps=2).mode == "RGB"
@@ -446,22 +419,3 @@ def test_other_errors_of_the_network_pass(model, monkeypatch):
     monkeypatch.setattr(model.unet, "forward", forward)
     with pytest.raises(RuntimeError, match="mat1"):
         txt2img(model, "a dog", seed=0, num_inference_steps=2)
-
-
-def test_with_offload_each_part_is_on_the_device_only_while_it_works(model, monkeypatch):
-    """Without a GPU nothing moves, so the moves are counted: to the device before the work, to the CPU after it."""
-    moves = []
-    for name in ("text_encoder", "vae", "unet"):
-        part = getattr(model, name)
-        monkeypatch.setattr(part, "to", lambda place, name=name: moves.append((name, str(place))))
-    there_and_back = {part: [(part, str(model.device)), (part, "cpu")] for part in ("text_encoder", "vae")}
-    img2img(model, "a dog", picture(), seed=0, num_inference_steps=2)
-    assert moves == []
-    img2img(replace(model, offload=True), "a dog", picture(), seed=0, num_inference_steps=2)
-    assert moves == there_and_back["vae"] + there_and_back["text_encoder"] + there_and_back["vae"]
-
-
-@pytest.mark.parametrize("task", [txt2img, img2img, inpaint])
-def test_something_else_in_place_of_the_model(task):
-    with one_sentence("model", "ldm_course.load()", "str"):
-        task("a dog", "a dog", *(picture(),) * {"txt2img": 0, "img2img": 1, "inpaint": 2}[task.__name__])
