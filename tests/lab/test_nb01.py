@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 import ldm_course as ldm
 from ldm_course import lab
-from ldm_course.lab import autoencoders
-from ldm_course.training.vae import KL_WEIGHT
+from ldm_course.lab.nb01_vae import checks, figures
+from ldm_course.train.vae import KL_WEIGHT
 from ldm_course.vae import Autoencoder, AutoencoderKL, VAEConfig
 
 NAME = "01_autoencoder_vs_vae"
@@ -27,7 +27,7 @@ DEFINED = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 @pytest.fixture(scope="module")
 def defined() -> dict[str, Any]:
     """Everything that the notebook defines, by name, without running the rest of it."""
-    namespace: dict[str, Any] = {"STEPS": 3, "side": 64, "train_set": autoencoders.small_scenes(40, 1)}
+    namespace: dict[str, Any] = {"STEPS": 3, "side": 64, "train_set": figures.small_scenes(40, 1)}
     for cell in cells(NAME, "code"):
         body = [node for node in ast.parse(python(cell)).body if isinstance(node, DEFINED)]
         exec(compile(ast.Module(body, []), cell.id, "exec"), namespace)
@@ -51,7 +51,7 @@ def test_the_draw_and_the_divergence_are_the_package_s(defined):
 def test_small_models_train_and_repeat(defined, kind, latent_size):
     loss = defined["autoencoder_loss"] if kind == "SmallAutoencoder" else defined["vae_loss"](10)
     first, again = (defined["train"](defined[kind], latent_size, loss) for _ in range(2))
-    x = autoencoders.small_scenes(40, 1).x
+    x = figures.small_scenes(40, 1).x
     assert defined["latents"](first, x).shape == (40, latent_size)
     assert defined["rebuild"](first, x).shape == x.shape
     assert_close(defined["rebuild"](first, x), defined["rebuild"](again, x))
@@ -74,7 +74,7 @@ def test_neighbours_of_two_clear_groups_are_all_alike_and_of_chance_are_not(defi
     assert share(noise(200, 2), labels) == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_distance_to_the_nearest_picture(defined):
+def test_the_distance_to_the_nearest_image(defined):
     x = defined["train_set"].x
     assert_close(defined["to_nearest"](x), torch.zeros(40), atol=2e-3, rtol=0)
     assert_close(
@@ -86,27 +86,11 @@ def test_psnr_of_a_known_error(defined):
     assert defined["psnr"](torch.zeros(4), torch.full((4,), 0.2)) == pytest.approx(20.0, abs=1e-4)
 
 
-def test_intervals_are_student_s():
-    mean, half = lab.interval(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
-    assert_close(mean, torch.tensor([2.0, 2.0]))
-    assert_close(half, torch.tensor([12.706, 0.0]))
-    assert lab.interval(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), dim=0)[0].tolist() == [1.5, 2.5]
-    with one_sentence("2 values", "1"):
-        lab.interval(torch.ones(1))
-
-
-@pytest.mark.parametrize("count", [4, 12, 40, 400])
-def test_intervals_hold_the_mean_in_95_of_100_trials(count):
-    values = 3 + noise(4000, count)
-    mean, half = lab.interval(values)
-    assert ((mean - 3).abs() < half).float().mean() == pytest.approx(0.95, abs=0.01)
-
-
 # ---- data and drawings -----------------------------------------------------------------------------------------
 
 
 def test_small_scenes_are_what_their_labels_say():
-    few, more = autoencoders.small_scenes(6, 3), autoencoders.small_scenes(8, 3)
+    few, more = figures.small_scenes(6, 3), figures.small_scenes(8, 3)
     assert few.x.shape == (6, 3, 32, 32) and few.x.min() >= -1 and few.x.max() <= 1
     assert_close(few.x, more.x[:6])
     assert set(few.labels) == {"animal", "colour", "place"}
@@ -114,11 +98,11 @@ def test_small_scenes_are_what_their_labels_say():
     for name, values in few.labels.items():
         assert ldm.scenes.ATTRIBUTES[name][values[0]] == getattr(scene, name)
     with one_sentence("count"):
-        autoencoders.small_scenes(0, 3)
+        figures.small_scenes(0, 3)
 
 
 class Line(nn.Module):
-    """Pictures to their mean in two ways, and two numbers to a picture of them."""
+    """Images to their mean and deviation, and two numbers to an image of their mean."""
 
     def encode(self, x):
         return torch.stack([x.mean(dim=(1, 2, 3)), x.std(dim=(1, 2, 3))], dim=1)
@@ -128,26 +112,26 @@ class Line(nn.Module):
 
 
 @pytest.fixture
-def plane() -> autoencoders.Plane:
+def plane() -> figures.LatentMap:
     net = Line()
-    return autoencoders.Plane(net.encode, net.decode, autoencoders.small_scenes(40, 1).x)
+    return figures.LatentMap(net.encode, net.decode, figures.small_scenes(40, 1).x)
 
 
-def test_a_map_shows_pictures_where_their_latents_are(plane):
+def test_a_map_shows_images_where_their_latents_are(plane):
     side = plane.side
     assert plane.map.size == (side, side)
     assert plane.pixel(0, 0) == (side / 2, side / 2)
     assert plane.pixel(-3, 3) == (0, 0) and plane.pixel(3, -3) == (side, side)
-    assert len(plane.map.getcolors(plane.side**2)) > 100, "pictures are on it"
+    assert len(plane.map.getcolors(plane.side**2)) > 100, "images are on it"
     assert plane.map.getpixel((5, 5)) == (255, 255, 255), "and none where no latent is"
 
 
 def test_a_point_on_the_map_is_drawn_and_decoded(plane):
-    here, there = plane.at(-2.9, -2.9), plane.at(2.9, 2.9)
+    here, there = plane.with_point(-2.9, -2.9), plane.with_point(2.9, 2.9)
     assert here.size == there.size and here.tobytes() != there.tobytes()
     left, top = plane.pixel(-2.9, -2.9)
     assert here.getpixel((round(left), round(top))) == (213, 94, 0), "an orange point"
-    assert here.getpixel((plane.side * 3 // 2, 100)) != there.getpixel((plane.side * 3 // 2, 100)), "another picture"
+    assert here.getpixel((plane.side * 3 // 2, 100)) != there.getpixel((plane.side * 3 // 2, 100)), "another image"
 
 
 def test_the_mosaic_is_the_map_s_places_decoded(plane):
@@ -161,7 +145,7 @@ def test_the_mosaic_is_the_map_s_places_decoded(plane):
 
 
 def test_the_ring_has_a_radius_of_two_on_map_and_mosaic():
-    plane = autoencoders.Plane(lambda x: 2 * noise(40, 2) + 1, Line().decode, autoencoders.small_scenes(40, 1).x)
+    plane = figures.LatentMap(lambda x: 2 * noise(40, 2) + 1, Line().decode, figures.small_scenes(40, 1).x)
     right, height = plane.pixel(*((torch.tensor([2.0, 0.0]) - plane.mean) / plane.std).tolist())
     for drawn in (plane.map, plane.mosaic()):
         assert drawn.getpixel((round(right) - 4, round(height))) == (0, 114, 178), "blue"
@@ -169,40 +153,33 @@ def test_the_ring_has_a_radius_of_two_on_map_and_mosaic():
 
 def test_a_map_needs_two_numbers():
     with one_sentence("two numbers", "(4, 3)"):
-        autoencoders.Plane(lambda x: noise(4, 3), lambda z: z, autoencoders.small_scenes(4, 1).x)
+        figures.LatentMap(lambda x: noise(4, 3), lambda z: z, figures.small_scenes(4, 1).x)
 
 
 def test_the_point_moves_with_the_sliders_and_the_model(plane):
-    other = autoencoders.Plane(Line().encode, lambda z: -Line().decode(z), autoencoders.small_scenes(40, 1).x)
-    widget = autoencoders.explorer({"one": plane, "other": other})
+    other = figures.LatentMap(Line().encode, lambda z: -Line().decode(z), figures.small_scenes(40, 1).x)
+    widget = figures.explorer({"one": plane, "other": other})
     which, first, second, image = widget.children
     seen = {image.value}
     for control, value in ((first, 2.0), (second, -1.5), (which, "other")):
         control.value = value
         assert image.value not in seen, "it reacts"
         seen.add(image.value)
-    assert image.value == lab.plots.jpeg(other.at(2.0, -1.5))
-    assert Image.open(io.BytesIO(image.value)).size == other.at(0, 0).size
+    assert image.value == lab.plots.jpeg(other.with_point(2.0, -1.5))
+    assert Image.open(io.BytesIO(image.value)).size == other.with_point(0, 0).size
 
 
-def test_rows_and_single_pictures_keep_their_pixels():
-    x = autoencoders.small_scenes(6, 1).x
-    assert autoencoders.picture(x[0]).size == (256, 256)
-    assert autoencoders.picture(x[0]).getpixel((3, 3)) == autoencoders.picture(x[0]).getpixel((7, 7))
-    assert autoencoders.rows(x.split(3)).size == (3 * 144 - 16, 2 * 144 - 16)
+def test_rows_keep_their_pixels():
+    x = figures.small_scenes(6, 1).x
+    assert figures.rows(x.split(3)).size == (3 * 144 - 16, 2 * 144 - 16)
 
 
-def test_features_and_errors_are_drawn():
+def test_the_channel_that_varies_is_drawn():
     h = torch.zeros(1, 3, 8, 8)
     h[0, 1, 0, 0] = 5.0
-    picture = autoencoders.features_picture(h)
-    assert picture.getpixel((0, 0)) == 255 and picture.getpixel((picture.width - 1, 0)) == 0, (
-        "the channel that varies"
-    )
-    assert autoencoders.features_picture(torch.zeros(1, 2, 4, 4)).getpixel((0, 0)) == 0
-    wrong = autoencoders.error_picture(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.25))
-    assert wrong.getpixel((0, 0)) == 128
-    assert autoencoders.error_picture(h, h).getextrema() == (0, 0)
+    image = figures.features_image(h)
+    assert image.getpixel((0, 0)) == 255 and image.getpixel((image.width - 1, 0)) == 0
+    assert figures.features_image(torch.zeros(1, 2, 4, 4)).getpixel((0, 0)) == 0
 
 
 def test_training_is_drawn_while_it_runs(defined, monkeypatch):
@@ -213,9 +190,11 @@ def test_training_is_drawn_while_it_runs(defined, monkeypatch):
         def update(self, bundle, raw, metadata):
             drawn.append(bundle)
 
-    monkeypatch.setattr("ldm_course.lab.plots.display", lambda bundle, **settings: shown.append(bundle) or Handle())
-    x = autoencoders.small_scenes(40, 1).x[:3]
-    watch = autoencoders.Watch(defined["rebuild"], x, 3, "VAE")
+    monkeypatch.setattr(
+        "ldm_course.lab.shared.plots.display", lambda bundle, **settings: shown.append(bundle) or Handle()
+    )
+    x = figures.small_scenes(40, 1).x[:3]
+    watch = figures.TrainingMonitor(defined["rebuild"], x, 3, "VAE")
     defined["train"](defined["SmallVAE"], 2, defined["vae_loss"](1), watch=watch)
     assert len(watch.losses) == 3
     assert len(shown) == 4, "two figures, each with its caption, and no more"
@@ -288,8 +267,8 @@ def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
 
 
 def test_other_right_ways_are_right():
-    assert lab.checks.vae.scaling_factor(lambda z: 1 / z.std(correction=0).item()).status == "right"
-    assert lab.checks.vae.kl(
+    assert checks.scaling_factor(lambda z: 1 / z.std(correction=0).item()).status == "right"
+    assert checks.kl(
         lambda m, s, pm, ps: torch.distributions.kl_divergence(
             torch.distributions.Normal(m, s), torch.distributions.Normal(torch.tensor(pm), torch.tensor(ps))
         )

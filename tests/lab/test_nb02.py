@@ -20,7 +20,8 @@ from torch.testing import assert_close
 
 from ldm_course import lab
 from ldm_course.blocks import Attention, ResnetBlock
-from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.nb02_unet import checks, figures, probes
+from ldm_course.model import LatentDiffusion
 from ldm_course.unet import SpatialTransformer, UNet, UNetConfig, timestep_embedding
 
 NAME = "02_unet"
@@ -231,8 +232,8 @@ def test_a_block_that_is_right_alone_must_be_called(model):
         def forward(self, x, temb=None):
             return super().forward(x, temb)
 
-    verdict = lab.checks.unet.resnet_block(Right, model)
-    assert verdict.status == "right" and "painted the same picture" in verdict.message and len(verdict.pictures) == 2
+    verdict = checks.resnet_block(Right, model)
+    assert verdict.status == "right" and "generated the same image" in verdict.message and len(verdict.images) == 2
 
 
 def test_the_channels_are_those_of_the_real_unets():
@@ -240,7 +241,7 @@ def test_the_channels_are_those_of_the_real_unets():
         with torch.device("meta"):
             unet = UNet(config)
         real = [block.conv1.in_channels for level in unet.up_blocks for block in level.resnets]
-        verdict = lab.checks.unet.up_channels(eval_solution("channels"))
+        verdict = checks.up_channels(eval_solution("channels"))
         assert verdict.status == "right"
         assert eval_solution("channels")(config.block_out_channels, config.layers_per_block) == real
 
@@ -260,7 +261,7 @@ def unet(model: LatentDiffusion) -> UNet:
 
 
 def test_the_stages_are_those_of_a_real_pass(unet):
-    found = lab.unets.stages(unet)
+    found = probes.stages(unet)
     assert [stage.kind for stage in found[:3]] == ["conv", "resnet", "transformer"]
     assert found[0].own == 4 and found[-1].shape == (4, 8, 8) and found[-1].name == "conv_out"
     kinds = [stage.kind for stage in found]
@@ -269,7 +270,7 @@ def test_the_stages_are_those_of_a_real_pass(unet):
 
 
 def test_each_skip_is_read_once_last_in_first_out(unet):
-    readers = [stage for stage in lab.unets.stages(unet) if stage.source]
+    readers = [stage for stage in probes.stages(unet) if stage.source]
     sources = ["conv_in", "down_blocks.0.attentions.0", "down_blocks.0.downsamplers.0", "down_blocks.1.resnets.0"]
     assert [stage.source for stage in readers] == sources[::-1]
     for stage in readers:
@@ -279,30 +280,30 @@ def test_each_skip_is_read_once_last_in_first_out(unet):
 def test_stable_diffusions_stages_cost_nothing():
     with torch.device("meta"):
         unet = UNet(UNetConfig())
-    found = lab.unets.stages(unet)
+    found = probes.stages(unet)
     assert sum(weight.numel() for weight in unet.parameters()) == 859_520_964
     assert [stage.shape for stage in found if stage.kind == "down"] == [(320, 32, 32), (640, 16, 16), (1280, 8, 8)]
     assert len([stage for stage in found if stage.source]) == 12
-    assert lab.unets.stages(unet, side=32)[0].shape == (320, 32, 32)
+    assert probes.stages(unet, side=32)[0].shape == (320, 32, 32)
 
 
 def test_a_cut_skip_is_zero_inside_and_back_outside(unet):
     x_t, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
     before = unet(x_t, 500, context)
-    for stage in [stage for stage in lab.unets.stages(unet) if stage.source]:
+    for stage in [stage for stage in probes.stages(unet) if stage.source]:
         block, read = unet.get_submodule(stage.name), []
 
-        def keep(module, args, read=read):
+        def store(module, args, read=read):
             read.append(args[0])
 
-        with lab.unets.cut(unet, stage), block.norm1.register_forward_pre_hook(keep):
+        with probes.cut(unet, stage), block.norm1.register_forward_pre_hook(store):
             assert (unet(x_t, 500, context) - before).abs().max() > 1e-4
         assert (read[0][:, stage.own :] == 0).all() and (read[0][:, : stage.own] != 0).any()
     assert_close(unet(x_t, 500, context), before)
 
 
-def test_what_reads_no_skip_cannot_be_cut(unet):
-    with one_sentence("conv_in", "no skip"), lab.unets.cut(unet, lab.unets.stages(unet)[0]):
+def test_a_stage_without_a_skip_cannot_be_cut(unet):
+    with one_sentence("conv_in", "no skip"), probes.cut(unet, probes.stages(unet)[0]):
         pass
 
 
@@ -314,7 +315,7 @@ def test_the_maps_are_what_the_attention_computes(unet):
     given = {}
     layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
     with layer.register_forward_hook(lambda m, args, out: given.update(x=args[0], out=out)):
-        with lab.unets.attention_maps(unet) as maps:
+        with probes.attention_maps(unet) as maps:
             unet(x_t, 500, context)
     assert len(maps) == sum(name.endswith("attn2") for name, _ in unet.named_modules())
     for weights in maps.values():
@@ -325,22 +326,22 @@ def test_the_maps_are_what_the_attention_computes(unet):
     assert not layer._forward_hooks
 
 
-def test_the_exercise_s_map_is_the_kept_one(unet):
+def test_the_exercise_s_map_is_the_stored_one(unet):
     namespace: dict[str, Any] = {"torch": torch}
     exec(exercises(NAME)["map"][1], namespace)
     given = {}
     layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
     with layer.register_forward_hook(lambda m, args, out: given.update(args=args)):
-        with lab.unets.attention_maps(unet) as maps:
+        with probes.attention_maps(unet) as maps:
             unet(noise(1, 4, 8, 8), 500, noise(1, 77, 24, seed=1))
     mine = namespace["my_attention_map"](*given["args"], layer.to_q, layer.to_k, layer.heads)
     assert_close(mine, maps["mid_block.attentions.0.transformer_blocks.0.attn2"])
 
 
 def test_a_word_is_found_among_the_tokens(model):
-    assert lab.unets.token_positions(model.tokenizer, "a dog", "dog") == [2, 3, 4]  # here a letter is a token
+    assert probes.token_positions(model.tokenizer, "a dog", "dog") == [2, 3, 4]  # here a letter is a token
     with one_sentence("'cat'", "'a dog'"):
-        lab.unets.token_positions(model.tokenizer, "a dog", "cat")
+        probes.token_positions(model.tokenizer, "a dog", "cat")
 
 
 def test_a_word_s_map_keeps_its_cells():
@@ -348,7 +349,7 @@ def test_a_word_s_map_keeps_its_cells():
     weights[0, :, 1, 5] = 0.25
     weights[0, :, 1, 6] = 0.5
     weights[1, 0, 2, 9] = 0.9
-    drawn = lab.unets.word_map(weights, [[5, 6], [9]], 4)
+    drawn = probes.word_map(weights, [[5, 6], [9]], 4)
     assert drawn.shape == (2, 4, 4)
     assert (drawn[0, :2, 2:] == 0.75).all() and drawn[0].sum() == 4 * 0.75, "upper right quarter"
     assert_close(drawn[1, 2:, :2], torch.full((2, 2), 0.3))
@@ -360,31 +361,31 @@ def test_a_word_s_map_keeps_its_cells():
 def test_the_figures_are_drawn(unet):
     with torch.device("meta"):
         sd = UNet(UNetConfig())
-    figures = [lab.unet_plots.draw_u(lab.unets.stages(each)) for each in (unet, sd)]
-    words = [text.get_text() for text in figures[1].axes[0].texts]
+    drawn = [figures.draw_u(probes.stages(each)) for each in (unet, sd)]
+    words = [text.get_text() for text in drawn[1].axes[0].texts]
     assert {"64 x 64", "32 x 32", "16 x 16", "8 x 8", "8 x 8\nthe middle"} <= set(words)
     assert words.count("1280+\n1280") == 5 and words.count("1280+\n640") == 2 and words.count("640+\n320") == 2
-    figures.append(lab.unet_plots.over_time(noise(20, 8), "channel"))
+    drawn.append(figures.over_time(noise(20, 8), "channel"))
     rows = {"no skip": [(9.0, 0.1), (20.0, 0.2)], "no text": [(1.3, 0.01), (1.2, 0.02)]}
-    figures.append(lab.unet_plots.damage(rows, ["t = 50", "t = 900"]))
-    for figure in figures:
+    drawn.append(figures.damage(rows, ["t = 50", "t = 900"]))
+    for figure in drawn:
         assert Image.open(io.BytesIO(lab.plots.png(figure))).format == "PNG"
 
 
-def test_a_map_is_laid_over_the_picture():
+def test_a_map_is_laid_over_the_image():
     values = torch.zeros(4, 4)
     values[0, 0] = 2.0
-    laid = lab.unet_plots.overlay(Image.new("RGB", (128, 128), "white"), values, 2.0)
+    laid = figures.overlay(Image.new("RGB", (128, 128), "white"), values, 2.0)
     bright, dark = laid.getpixel((5, 5)), laid.getpixel((300, 300))
     assert laid.size == (384, 384) and sum(bright) > sum(dark) and bright[0] > bright[2], "yellow above, blue below"
 
 
 def test_the_widget_shows_each_noise_level(model):
     z, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
-    frames = lab.unets.looks(model, z, noise(1, 4, 8, 8, seed=2), context, [0, 500, 999])
-    assert [frame.t for frame in frames] == [0, 500, 999] and all(len(frame.pictures) == 4 for frame in frames)
+    frames = probes.predictions(model, z, noise(1, 4, 8, 8, seed=2), context, [0, 500, 999])
+    assert [frame.t for frame in frames] == [0, 500, 999] and all(len(frame.images) == 4 for frame in frames)
     assert frames[0].distance < 0.5 < frames[2].distance
-    widget = lab.widgets.scrubber(frames, lab.unets.describe_look)
+    widget = lab.widgets.scrubber(frames, probes.describe_prediction)
     (play, slider), text, picture = widget.children[0].children, *widget.children[1:]
     assert isinstance(play, ipywidgets.Play)
     for i in (2, 1):
@@ -394,7 +395,7 @@ def test_the_widget_shows_each_noise_level(model):
         )
 
 
-def test_looks_also_understand_a_network_that_predicts_v(model):
+def test_predictions_also_understand_a_network_that_predicts_v(model):
     z, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=2)
     schedule = replace(model.schedule, prediction_type="v_prediction")
     a = schedule.alpha_bar(500)
@@ -406,5 +407,5 @@ def test_looks_also_understand_a_network_that_predicts_v(model):
         def forward(self, x_t, t, context):
             return a**0.5 * eps - (1 - a) ** 0.5 * z
 
-    (frame,) = lab.unets.looks(replace(model, unet=Right(), schedule=schedule), z, eps, noise(1, 77, 24), [500])
+    (frame,) = probes.predictions(replace(model, unet=Right(), schedule=schedule), z, eps, noise(1, 77, 24), [500])
     assert frame.distance < 1e-5

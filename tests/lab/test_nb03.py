@@ -16,10 +16,13 @@ from test_notebooks import assert_hint, cells, each_mistake, exercises, judge, p
 from torch import nn
 
 import ldm_course as ldm
-from ldm_course import lab, schedulers
-from ldm_course.checkpoint import LatentDiffusion
+from ldm_course import lab, samplers
 from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
-from ldm_course.schedulers import NoiseSchedule
+from ldm_course.lab.nb03_groupnorm import figures
+from ldm_course.lab.nb03_groupnorm import noise as noise_figures
+from ldm_course.model import LatentDiffusion
+from ldm_course.pipelines import SAMPLERS
+from ldm_course.schedule import NoiseSchedule
 
 NAME = "03_groupnorm"
 
@@ -31,6 +34,7 @@ GROUPED = """b, c = x.shape[:2]
 ALL = "x.mean(dim=(1, 2, 3))[:, None], x.var(dim=(1, 2, 3), unbiased=False)[:, None]"
 EACH = "x.mean(dim=(2, 3)), x.var(dim=(2, 3), unbiased=False)"
 ROOT = "scale = weight / (variance + eps).sqrt()\n    "
+X0 = "x0_hat = (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5\n    "
 ETA = """variance = (1 - alpha_bar_prev) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_prev)
     sigma = eta * variance**0.5
     x0_hat = (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5
@@ -118,15 +122,19 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "a = alpha_bar_t / alpha_bar_prev\n    return (x_t + (1 - a) / (1 - alpha_bar_t) ** 0.5 * eps) / a**0.5",
             "sign",
         ),
-        ("return ldm.schedulers.ddim_step(x_t, eps, alpha_bar_t, alpha_bar_prev)", "DDIM's step"),
+        (X0 + "return alpha_bar_prev**0.5 * x0_hat + (1 - alpha_bar_prev) ** 0.5 * eps", "DDIM's step"),
     ],
     "eta": [
         (ETA + "return signal + (1 - alpha_bar_prev) ** 0.5 * eps + sigma * noise", "Too much noise"),
         (ETA + "return signal + ((1 - alpha_bar_prev) ** 0.5 - sigma) * eps + sigma * noise", "Variances add up"),
         (ETA + "return signal + (1 - alpha_bar_prev - sigma**2) ** 0.5 * eps + sigma**2 * noise", "weight is sigma"),
         (ETA + "return signal + (1 - alpha_bar_prev - sigma**2) ** 0.5 * eps", "fresh noise is missing"),
-        ("return ldm.schedulers.ddim_step(x_t, eps, alpha_bar_t, alpha_bar_prev)", "DDIM whatever eta"),
-        ("return ldm.schedulers.ddpm_step(x_t, eps, alpha_bar_t, alpha_bar_prev, noise)", "DDPM whatever eta"),
+        (X0 + "return alpha_bar_prev**0.5 * x0_hat + (1 - alpha_bar_prev) ** 0.5 * eps", "DDIM whatever eta"),
+        (
+            ETA.replace("eta *", "1.0 *")
+            + "return signal + (1 - alpha_bar_prev - sigma**2) ** 0.5 * eps + sigma * noise",
+            "DDPM whatever eta",
+        ),
         (
             ETA.replace("(1 - alpha_bar_prev) / (1 - alpha_bar_t) * ", "")
             + "return signal + max(0, 1 - alpha_bar_prev - sigma**2) ** 0.5 * eps + sigma * noise",
@@ -144,7 +152,7 @@ def test_a_typical_mistake_gets_a_hint_that_names_it(title, body, hint, model):
 @pytest.mark.parametrize("title", ["scale-and-shift", "ddpm-mean", "eta"])
 def test_the_solution_runs_in_the_real_pipeline(title, model):
     verdict = judge(*exercises(NAME)[title], model)
-    assert "painted the same picture" in verdict.message, verdict
+    assert "generated the same image" in verdict.message, verdict
 
 
 # ---- what the notebook defines ---------------------------------------------------------------------------------
@@ -179,7 +187,7 @@ def test_the_learner_s_module_stands_in_for_the_package_s(defined, model):
 
 
 @pytest.mark.parametrize("name", ["OneGroup", "EachAlone"])
-def test_the_broken_modules_change_the_picture(defined, name, model):
+def test_the_broken_modules_change_the_image(defined, name, model):
     before = ldm.txt2img(model, "a dog", seed=0, num_inference_steps=4)
     with lab.plug(GroupNorm=defined[name]):
         after = ldm.txt2img(model, "a dog", seed=0, num_inference_steps=4)
@@ -189,17 +197,23 @@ def test_the_broken_modules_change_the_picture(defined, name, model):
 LEVELS = [(0.005, 0.01), (0.3, 0.5), (0.9, 0.999), (0.99, 1.0)]
 
 
+def state(x_t: torch.Tensor, eps: torch.Tensor, alpha_bar: float) -> samplers.State:
+    x0_hat = (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+    return samplers.State(0, x_t, eps, x0_hat, alpha_bar)
+
+
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("name", ["ddim_step", "euler_step", "ddpm_step", "dpmpp_2m_step"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "ddpm", "dpmpp_2m"])
 def test_the_four_steps_are_the_package_s(defined, name, levels):
-    arguments = [noise(2, 4, 3, 5), noise(2, 4, 3, 5, seed=1), *levels]
-    if name == "ddpm_step":
-        arguments.append(noise(2, 4, 3, 5, seed=2))
-    theirs = getattr(schedulers, name)
-    assert relative_error(defined[name](*arguments), theirs(*arguments)) <= 1e-5
-    if name == "dpmpp_2m_step":
-        arguments += [noise(2, 4, 3, 5, seed=2), levels[0] / 2]
-        assert relative_error(defined[name](*arguments), theirs(*arguments)) <= 1e-5
+    x_t, eps, fresh = (noise(2, 4, 3, 5, seed=seed) for seed in range(3))
+    mine, theirs = defined[f"{name}_step"], getattr(samplers, name)
+    now, extra = state(x_t, eps, levels[0]), (fresh,) if name == "ddpm" else ()
+    expected = theirs(now, levels[1], None, lambda: fresh)
+    assert relative_error(mine(x_t, eps, *levels, *extra), expected) <= 1e-5
+    if name == "dpmpp_2m":
+        before = state(x_t, fresh, levels[0] / 2)
+        expected = theirs(now, levels[1], before, lambda: fresh)
+        assert relative_error(mine(x_t, eps, *levels, before.x0_hat, before.alpha_bar), expected) <= 1e-5
 
 
 def test_add_noise_and_x0_are_the_package_s(defined):
@@ -216,53 +230,53 @@ def test_the_posterior_is_what_ddpm_draws_from(defined):
     for now, prev in LEVELS:
         x0_hat = defined["guess_x0"](x_t, eps, now)
         mean, variance = defined["posterior"](x0_hat, x_t, now, prev)
-        theirs = schedulers.ddpm_step(x_t, eps, now, prev, fresh)
+        theirs = samplers.ddpm(state(x_t, eps, now), prev, None, lambda: fresh)
         assert relative_error(mean + variance**0.5 * fresh, theirs) <= 1e-5
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
-def test_inputs_of_notes_what_norms_are_given(model):
+def test_inputs_of_returns_the_inputs_of_norms(model):
     norms = {n: m for n, m in model.unet.named_modules() if isinstance(m, GroupNorm)}
     context = ldm.encode_prompt(model, ["a dog", "a cat"])
-    given = lab.norms.inputs_of(norms, lambda: model.unet(noise(2, 4, 8, 8), 500, context))
+    given = figures.inputs_of(norms, lambda: model.unet(noise(2, 4, 8, 8), 500, context))
     assert set(given) == set(norms)
     assert all(x.shape[:2] == (2, len(norms[name].weight)) for name, x in given.items())
     assert not any(m._forward_pre_hooks for m in norms.values())
     with pytest.raises(ZeroDivisionError):
-        lab.norms.inputs_of(norms, lambda: 1 / 0)
+        figures.inputs_of(norms, lambda: 1 / 0)
     assert not any(m._forward_pre_hooks for m in norms.values())
 
 
 def test_neighbours_correlate_where_they_were_made_to():
     independent = noise(400, 3, 9, 9)
     smooth = F.avg_pool2d(noise(400, 3, 11, 11, seed=1), 3, stride=1)
-    assert lab.norms.by_distance(independent).abs().max() < 0.05
-    near, far = lab.norms.by_distance(smooth)[:, 0], lab.norms.by_distance(smooth)[:, 3:]
+    assert figures.by_distance(independent).abs().max() < 0.05
+    near, far = figures.by_distance(smooth)[:, 0], figures.by_distance(smooth)[:, 3:]
     assert (near > 0.5).all() and far.abs().max() < 0.06
-    assert lab.norms.by_distance(smooth + 5 * noise(1, 3, 9, 9)).sub(lab.norms.by_distance(smooth)).abs().max() < 1e-4
+    assert figures.by_distance(smooth + 5 * noise(1, 3, 9, 9)).sub(figures.by_distance(smooth)).abs().max() < 1e-4
 
 
 def test_groups_stand_out_where_they_were_made_to():
     shared = noise(64, 4, 1, 6, 6) + 0.7 * noise(64, 4, 3, 6, 6, seed=1)
-    real, chance = lab.norms.inside_minus_across(shared.flatten(1, 2), 4)
+    real, chance = figures.inside_minus_across(shared.flatten(1, 2), 4)
     assert real > 0.5 and real > chance.quantile(0.99)
-    real, chance = lab.norms.inside_minus_across(noise(64, 12, 6, 6), 4)
+    real, chance = figures.inside_minus_across(noise(64, 12, 6, 6), 4)
     assert abs(real) < 0.02 and chance.quantile(0.005) < real < chance.quantile(0.995)
 
 
 def test_bad_measurements_are_refused():
     with one_sentence("12 channels", "12 groups"):
-        lab.norms.inside_minus_across(noise(2, 12, 3, 3), 12)
+        figures.inside_minus_across(noise(2, 12, 3, 3), 12)
     with one_sentence("12 channels", "5 groups"):
-        lab.norms.inside_minus_across(noise(2, 12, 3, 3), 5)
-    with one_sentence("Two pictures", "1 of 3 x 3"):
-        lab.norms.by_distance(noise(1, 12, 3, 3))
+        figures.inside_minus_across(noise(2, 12, 3, 3), 5)
+    with one_sentence("two images", "1 of 3 x 3"):
+        figures.by_distance(noise(1, 12, 3, 3))
 
 
 def test_possible_groups():
-    assert lab.norms.possible_groups(12) == [1, 2, 3, 4, 6, 12]
+    assert figures.possible_groups(12) == [1, 2, 3, 4, 6, 12]
 
 
 # ---- drawing ---------------------------------------------------------------------------------------------------
@@ -275,8 +289,8 @@ def drawn(figure: matplotlib.figure.Figure) -> bytes:
 
 def test_the_groups_slider_shows_other_features_for_other_groups():
     x = noise(12, 4, 4) + 2 * noise(12, 1, 1, seed=1)
-    numbers = lab.norms.possible_groups(12)
-    pages = [lab.norms.group_page(x, groups) for groups in numbers]
+    numbers = figures.possible_groups(12)
+    pages = [figures.group_page(x, groups) for groups in numbers]
     widget = lab.widgets.flipbook(pages, list(map(str, numbers)), "groups")
     slider, picture = widget.children
     seen = {picture.value}
@@ -284,43 +298,43 @@ def test_the_groups_slider_shows_other_features_for_other_groups():
         slider.label = label
         seen.add(picture.value)
     assert len(seen) == len(numbers)
-    assert len(lab.norms.group_sheet(x, [1, 12]).axes) == 4
+    assert len(figures.group_sheet(x, [1, 12]).axes) == 4
 
 
 def test_figures_of_norms_are_drawn():
     changed = torch.zeros(4, 12, 6, 6, dtype=torch.bool)
     changed[1, 4:8] = True
-    drawn(lab.norms.reach({"GroupNorm": changed, "BatchNorm": changed}))
-    drawn(lab.norms.batch_errors([1, 4], torch.rand(2, 9) + 0.1))
-    drawn(lab.norms.distances({"large": noise(5, 15), "small": noise(5, 7)}))
-    drawn(lab.norms.orders({"one": (0.0, noise(50)), "two": (9.0, noise(50))}))
+    drawn(figures.reach({"GroupNorm": changed, "BatchNorm": changed}))
+    drawn(figures.batch_errors([1, 4], torch.rand(2, 9) + 0.1))
+    drawn(figures.distances({"large": noise(5, 15), "small": noise(5, 7)}))
+    drawn(figures.orders({"one": (0.0, noise(50)), "two": (9.0, noise(50))}))
 
 
 def test_figures_of_noise_are_drawn(model: LatentDiffusion):
-    drawn(lab.noise.posterior(noise(1000), (0.0, 1.0), (0.2, 0.8)))
+    drawn(noise_figures.posterior(noise(1000), (0.0, 1.0), (0.2, 0.8)))
     context = ldm.encode_prompt(model, ["a dog"])
     states = [list(ldm.denoise(model, noise(1, 4, 8, 8), context, model.schedule.timesteps(n))) for n in (5, 2)]
-    drawn(lab.noise.paths(model.schedule, *states, cells=[0, 9]))
-    values = {name: torch.rand(3, 6) + 0.1 for name in schedulers.SCHEDULERS}
-    drawn(lab.noise.quality([2, 4, 8], values, values))
+    drawn(noise_figures.paths(*states, cells=[0, 9]))
+    values = {name: torch.rand(3, 6) + 0.1 for name in SAMPLERS}
+    drawn(noise_figures.quality([2, 4, 8], values, values))
 
 
 def test_the_timestep_slider_goes_from_the_scene_to_noise(model: LatentDiffusion):
     x0, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
-    pages = [lab.noise.timestep_page(model, x0, eps, t) for t in (0, 500, 999)]
+    pages = [noise_figures.timestep_page(model, x0, eps, t) for t in (0, 500, 999)]
     slider, picture = lab.widgets.flipbook(pages, ["t = 0", "t = 500", "t = 999"], "timestep").children
     before = picture.value
     slider.label = "t = 999"
     assert picture.value != before
-    sheet = lab.noise.timestep_sheet(model, x0, eps, [0, 500, 999])
+    sheet = noise_figures.timestep_sheet(model, x0, eps, [0, 500, 999])
     assert sheet.height > pages[0].height
-    bars = [lab.noise.weights(model.schedule, t) for t in (0, 999)]
+    bars = [noise_figures.weights(model.schedule, t) for t in (0, 999)]
     assert bars[0].tobytes() != bars[1].tobytes() and abs(bars[0].width - bars[0].height) <= 1
 
 
-def test_the_strength_page_shows_three_pictures():
+def test_the_strength_page_shows_three_images():
     picture = Image.new("RGB", (64, 64), "red")
-    page = lab.noise.strength_page(picture, picture, picture, 0.4)
+    page = noise_figures.strength_page(picture, picture, picture, 0.4)
     assert page.width > 3 * page.height / 2
 
 

@@ -1,4 +1,4 @@
-"""The committed notebooks: their form, their outputs, their exercises. What each measures: test_notebook_NN.py."""
+"""The committed notebooks: their form, their outputs, their exercises. What each measures: test_nbNN.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 import re
-import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,13 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 import ldm_course as ldm
 from ldm_course import lab
-from ldm_course.checkpoint import LatentDiffusion
+from ldm_course.lab.shared.verdict import Verdict
+from ldm_course.model import LatentDiffusion
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 every_notebook = pytest.mark.parametrize("name", sorted(NOTEBOOKS))
@@ -113,11 +109,11 @@ def test_one_cell_installs_on_colab_and_nothing_else(name):
 
 
 @every_notebook
-def test_pictures_have_alternative_texts(name):
+def test_images_have_alternative_texts(name):
     for output in outputs(name):
-        for kind in set(output.get("data", {})) & set(PICTURES):
+        for kind in set(output.get("data", {})) & set(IMAGES):
             alt = output.metadata.get(kind, {}).get("alt", "")
-            assert len(alt) > 20, f"a picture without alternative text in {name}: use lab.plots.show"
+            assert len(alt) > 20, f"an image without alternative text in {name}: use lab.plots.show"
         html = "".join(output.get("data", {}).get("text/html", ""))
         assert html.count("<img") == len(re.findall(r"<img[^>]*\salt=.", html))
     for cell in cells(name, "markdown"):
@@ -130,7 +126,7 @@ def test_a_contact_sheet_follows_each_widget(name):
     for cell, below in zip(code, [*code[1:], None]):
         if any(WIDGET in output.get("data", {}) for output in cell.outputs):
             assert below is not None
-            assert any(set(PICTURES) & set(output.get("data", {})) for output in below.outputs), cell.id
+            assert any(set(IMAGES) & set(output.get("data", {})) for output in below.outputs), cell.id
 
 
 @every_notebook
@@ -149,14 +145,17 @@ def test_the_source_it_shows_is_the_package_s(name):
 
 
 def exercises(name: str) -> dict[str, tuple[str, str]]:
-    """Exercise -> the source of its cell, and the solution that is folded below it."""
+    """Exercise -> the source of its cell below the import of the notebook's own package, and the folded solution."""
     found, following = {}, cells(name)[1:]
+    (own,) = re.findall(
+        r"^from ldm_course\.lab import nb\d\d_\w+ as nb$", cells(name, "code")[0].source, re.MULTILINE
+    )
     for cell, below in zip(cells(name), following):
         if cell.id.startswith("exercise-") and cell.cell_type == "code":
             title = cell.id.removeprefix("exercise-")
             assert below.id == f"solution-{title}" and below.source.startswith("<details>"), "folded, right below"
             (solution,) = re.findall(r"```python\n(.*?)```", below.source, re.DOTALL)
-            found[title] = (cell.source, solution)
+            found[title] = (f"{own}\n{cell.source}", solution)
     return found
 
 
@@ -165,9 +164,10 @@ def names(model: LatentDiffusion) -> dict[str, Any]:
     return {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "ldm": ldm, "lab": lab, "model": model}
 
 
-def judge(cell: str, answer: str, model: LatentDiffusion) -> lab.checks.Verdict:
+def judge(cell: str, answer: str, model: LatentDiffusion) -> Verdict:
     """Run the exercise's check, the cell's last line, on another definition of its function."""
-    return run(f"{answer}\n{cell.rstrip().splitlines()[-1]}", names(model))
+    own, *_, check = cell.rstrip().splitlines()
+    return run(f"{own}\n{answer}\n{check}", names(model))
 
 
 def each_mistake(wrong: dict[str, list[tuple[str, str]]]) -> pytest.MarkDecorator:
@@ -179,8 +179,8 @@ def each_mistake(wrong: dict[str, list[tuple[str, str]]]) -> pytest.MarkDecorato
 def assert_hint(name: str, title: str, body: str, hint: str, model: LatentDiffusion) -> None:
     """A wrong answer, given as its function's body, gets a hint with these words."""
     cell, _ = exercises(name)[title]
-    head = cell.splitlines()[0]
-    assert head.startswith("def ") or head.startswith("class ")
+    head = cell.splitlines()[1]
+    assert head.startswith(("def ", "class "))
     verdict = judge(cell, f"{head}\n    {body}\n", model)
     assert verdict.status == "wrong" and hint in verdict.message, verdict
 
@@ -190,7 +190,7 @@ ALL_EXERCISES = [(name, title) for name in sorted(NOTEBOOKS) for title in exerci
 
 @every_notebook
 def test_exercises_and_typical_mistakes_are_enough(name):
-    wrong = import_module(f"test_notebook_{name[:2]}").WRONG
+    wrong = import_module(f"test_nb{name[:2]}").WRONG
     assert len(exercises(name)) >= 3
     assert set(exercises(name)) == set(wrong)
     assert all(len(answers) >= 3 for answers in wrong.values())
@@ -211,5 +211,5 @@ def test_the_folded_solution_is_right(name, title, model):
 
 @every_notebook
 def test_an_exercise_plugs_into_the_real_pipeline(name, model):
-    painted = [judge(*exercises(name)[title], model) for title in exercises(name)]
-    assert any("painted the same picture" in verdict.message for verdict in painted)
+    verdicts = [judge(*exercises(name)[title], model) for title in exercises(name)]
+    assert any("generated the same image" in verdict.message for verdict in verdicts)

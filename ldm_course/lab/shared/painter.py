@@ -1,4 +1,4 @@
-"""The mask painter: a small widget of our own on anywidget, and masks that need no mouse."""
+"""The mask painter, a widget on anywidget."""
 
 from __future__ import annotations
 
@@ -55,19 +55,6 @@ class MaskPainter(anywidget.AnyWidget):
     @mask_image.setter
     def mask_image(self, mask: Image.Image) -> None:
         self.mask = _encoded(mask, (self.size[0], self.size[1]))
-
-
-def box_mask(size: tuple[int, int], left: float, top: float, right: float, bottom: float) -> Image.Image:
-    """A rectangle as a mask, in fractions of width and height from the top left: (0, 0.5, 1, 1) is the lower half.
-
-    Raises InputError unless 0 <= left < right <= 1 and 0 <= top < bottom <= 1.
-    """
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise InputError("A box needs 0 <= left < right <= 1 and 0 <= top < bottom <= 1.")
-    width, height = size
-    mask = Image.new("L", size, 0)
-    mask.paste(255, (round(left * width), round(top * height), round(right * width), round(bottom * height)))
-    return mask
 
 
 def _encoded(mask: Image.Image, size: tuple[int, int]) -> str:

@@ -1,18 +1,22 @@
-"""The widgets that answer while one moves them, and the mask painter's Python side."""
+"""The worker of widgets that answer while a control moves."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import ipywidgets
-import numpy as np
 import pytest
-from helpers import one_sentence
-from PIL import Image
 
 from ldm_course.errors import InputError
-from ldm_course.lab.live import Newest, follow
-from ldm_course.lab.painter import MaskPainter, box_mask
+from ldm_course.lab.shared.live import Newest, follow
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 def counting(log: list, steps: int = 5):
@@ -25,17 +29,17 @@ def counting(log: list, steps: int = 5):
 
 
 def test_a_newer_value_cancels_older_work():
-    async def drag() -> tuple[Newest, list]:
-        log: list = []
-        newest = Newest(counting(log), ipywidgets.Label())
+    log: list = []
+    newest = Newest(counting(log), ipywidgets.Label())
+
+    async def drag() -> None:
         newest.request(1)
-        await asyncio.sleep(0.004)  # the first value has begun
+        await until(lambda: log)  # the first value has begun
         newest.request(2)
         newest.request(3)  # 2 is never begun
-        await asyncio.sleep(0.1)
-        return newest, log
+        await until(lambda: newest.done)
 
-    newest, log = asyncio.run(drag())
+    asyncio.run(drag())
     assert (newest.done, newest.cancelled) == (1, 1)
     assert {value for value, _ in log} == {1, 3} and (1, 4) not in log
     assert [step for value, step in log if value == 3] == [0, 1, 2, 3, 4]
@@ -48,22 +52,32 @@ def test_without_an_event_loop_the_work_is_done_at_once():
     assert log == [("a", 0), ("a", 1)] and newest.done == 1
 
 
-def refusing(value):
-    yield
-    raise InputError(f"{value} cannot be painted.")
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (InputError("The mask is empty."), "The mask is empty."),
+        (RuntimeError("no kernel"), "RuntimeError: no kernel"),
+        (MemoryError("The memory ran out."), "MemoryError: The memory ran out."),
+    ],
+)
+def test_an_error_is_shown_with_and_without_an_event_loop(error, message):
+    def work(value):
+        yield
+        if value == "bad":
+            raise error
 
+    async def once() -> Newest:
+        newest = Newest(work, ipywidgets.Label())
+        newest.request("bad")
+        await until(lambda: newest.note.value)
+        newest.request("good")  # and the widget goes on
+        await until(lambda: newest.done == 2)
+        return newest
 
-def test_why_nothing_came_is_said_with_and_without_an_event_loop():
-    async def once() -> ipywidgets.Label:
-        newest = Newest(refusing, ipywidgets.Label())
-        newest.request("this")
-        await asyncio.sleep(0.05)
-        return newest.note
-
-    assert asyncio.run(once()).value == "this cannot be painted."
-    newest = Newest(refusing, ipywidgets.Label())
-    newest.request("that")
-    assert newest.note.value == "that cannot be painted."
+    assert asyncio.run(once()).note.value == message
+    newest = Newest(work, ipywidgets.Label())
+    newest.request("bad")
+    assert newest.note.value == message
 
 
 def test_controls_are_followed():
@@ -82,32 +96,3 @@ def test_controls_are_followed():
         {"strength": 0.7, "prompt": "a dog"},
         {"strength": 0.7, "prompt": "a cat"},
     ]
-
-
-PICTURE = Image.new("RGB", (96, 64), "navy")
-
-
-def test_the_painter_starts_empty_and_gives_back_the_mask_it_was_given():
-    assert MaskPainter(PICTURE).mask_image.getbbox() is None
-    soft = Image.linear_gradient("L").resize((96, 64))
-    for mask in (box_mask((96, 64), 0, 0.5, 1, 1), soft):
-        given_back = MaskPainter(PICTURE, mask).mask_image
-        assert given_back.mode == "L" and np.array_equal(np.asarray(given_back), np.asarray(mask))
-
-
-def test_the_painter_refuses_a_mask_of_another_size():
-    with one_sentence("64x64", "96x64"):
-        MaskPainter(PICTURE).mask_image = Image.new("L", (64, 64), 255)
-
-
-def test_a_box_is_given_in_shares():
-    mask = np.asarray(box_mask((96, 64), 0, 0.5, 1, 1))
-    assert mask[:32].max() == 0 and mask[32:].min() == 255
-    for box in ((0.5, 0, 0.5, 1), (0, 0, 1, 1.5), (-0.1, 0, 1, 1), (0, 1, 1, 0)):
-        with one_sentence("box"):
-            box_mask((96, 64), *box)
-
-
-@pytest.mark.parametrize("name", ["picture", "size", "mask", "brush"])
-def test_what_the_page_needs_travels(name):
-    assert name in MaskPainter(PICTURE).keys
