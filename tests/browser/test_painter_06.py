@@ -15,7 +15,7 @@ SIDE, BRUSH = 128, 21  # pixels of the picture
 
 @pytest.fixture(scope="module")
 def notebook(open_page):
-    extra = {"mask": "print(painter.mask)", "picture": "print(painter.picture)"}
+    extra = {"mask": "print(painter.mask)", "picture": "print(painter.image)"}
     page = open_page("painter", excerpt("06", names=["scene", "quick"], cells=["paint", "paint-python"], extra=extra))
     page.run_all()
     assert not page.problems()

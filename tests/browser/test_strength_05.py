@@ -1,4 +1,4 @@
-"""Notebook 05: the picture follows the strength while the mouse is down, and one draws on the easel."""
+"""Notebook 05: the picture follows the strength while the mouse is down, and one draws on the pad."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from lab_page import excerpt
 
 EXTRA = {
-    "named": "studio = lab.strength.studio(repainter, PROMPT)\nstudio",
-    "work": "print(studio.newest.value['strength'], studio.newest.cancelled, studio.newest._task.done())",
-    "point": "side = easel.drawing.width\nprint(easel.drawing.getpixel((side // 2, side // 2)))",
+    "named": "panel = nb.studio.panel(sampler, PROMPT)\npanel",
+    "work": "print(panel.newest.value['strength'], panel.newest.cancelled, panel.newest._task.done())",
+    "point": "side = pad.drawing.width\nprint(pad.drawing.getpixel((side // 2, side // 2)))",
 }
 
 
@@ -61,7 +61,7 @@ def test_the_last_value_wins(page):
     assert not page.errors
 
 
-def test_drawing_on_the_easel(page):
+def test_drawing_on_the_pad(page):
     own = page.cell("own")
     own.locator("input[type=color]").fill("#00ff00")
     canvas = own.locator("canvas")
