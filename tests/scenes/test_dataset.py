@@ -1,0 +1,62 @@
+"""Rendered training sets: cached, and keyed by the source that draws them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldm_course import scenes
+from ldm_course.scenes import dataset, is_held_out, training_scene
+
+
+def test_images_are_rendered_once_and_equal_the_scenes(tmp_path):
+    first = dataset.render_scenes(tmp_path, "train", 0, 3, 32)
+    assert np.array_equal(first[2], np.asarray(training_scene(0, 2).render(32)))
+    (only,) = tmp_path.iterdir()
+    stamp = only.stat().st_mtime_ns
+    dataset.render_scenes(tmp_path, "train", 0, 3, 32)
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == [stamp]
+
+
+def test_images_of_older_source_are_not_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "source_digest", lambda: "older")
+    dataset.render_scenes(tmp_path, "train", 0, 1, 32)
+    (stale,) = tmp_path.iterdir()
+    np.save(stale, np.zeros((1, 32, 32, 3), np.uint8))
+    monkeypatch.undo()
+    now = dataset.render_scenes(tmp_path, "train", 0, 1, 32)
+    assert np.array_equal(now[0], np.asarray(training_scene(0, 0).render(32)))
+
+
+@pytest.mark.parametrize("file", ["places.py", "captions.py", "held_out.py"])
+def test_the_digest_changes_with_drawings_captions_and_held_out_list(tmp_path, file):
+    copy = tmp_path / "scenes"
+    shutil.copytree(Path(scenes.__file__).parent, copy)
+    assert dataset.source_digest(copy) == dataset.source_digest()
+    (copy / file).write_text((copy / file).read_text() + "\n# changed\n")
+    assert dataset.source_digest(copy) != dataset.source_digest()
+
+
+def test_rendering_broken_off_leaves_nothing(tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "tqdm", stop)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.render_scenes(tmp_path, "train", 0, 3, 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_the_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(OSError, match=r"need 0.0 GB .* 0.0 GB are free"):
+        dataset.render_scenes(tmp_path, "train", 0, 10, 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_classifier_sees_held_out_scenes():
+    assert not any(is_held_out(training_scene(0, i)) for i in range(2000))
+    assert any(is_held_out(dataset.classifier_scene(0, i)) for i in range(100))

@@ -1,0 +1,54 @@
+"""The UNet's training set and loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.testing import assert_close
+
+import ldm_course as ldm
+from ldm_course.images import pixels_to_tensor
+from ldm_course.loss import diffusion_loss
+from ldm_course.scenes import training_scene
+from ldm_course.train import unet
+from ldm_course.train.unet import CAPTIONS_PER_IMAGE, DROPOUT, MIN_SNR_GAMMA, SCHEDULE, Examples
+
+
+def test_the_loss_is_diffusion_loss():
+    torch.manual_seed(0)
+    net, x0, context = unet.UNet(unet.CONFIG), torch.randn(2, 4, 16, 16), torch.randn(2, 77, 128)
+    torch.manual_seed(1)
+    ours = unet.unet_loss(net, x0, context)
+    torch.manual_seed(1)
+    assert_close(ours, diffusion_loss(net, SCHEDULE, x0, context, min_snr_gamma=MIN_SNR_GAMMA), rtol=1e-5, atol=1e-6)
+    ours.backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_a_batch_pairs_latents_with_their_own_captions_or_none():
+    torch.manual_seed(0)
+    n = 50
+    means = torch.arange(n).float()[:, None, None, None].expand(n, 4, 2, 2)
+    owner = torch.arange(n * CAPTIONS_PER_IMAGE).float() // CAPTIONS_PER_IMAGE
+    contexts = torch.cat([owner, torch.tensor([-1.0])])[:, None, None].expand(-1, 77, 8).half()
+    examples = Examples(means, torch.full_like(means, 0.01), contexts)
+    indices = np.random.default_rng(0).integers(0, n, 4000)
+    x0, context = examples.batch(indices)
+    assert context.dtype == torch.float32
+    who = context[:, 0, 0]
+    dropped = who == -1
+    assert abs(dropped.float().mean() - DROPOUT) < 0.02
+    assert torch.equal(who[~dropped], torch.from_numpy(indices).float()[~dropped])
+    assert_close(x0[:, 0, 0, 0], torch.from_numpy(indices).float(), rtol=0, atol=0.1)
+    assert x0.std(dim=(1, 2, 3)).mean() > 0.005, "posteriors are sampled, not only their means"
+
+
+def test_encoded_images_and_captions_are_those_of_the_model():
+    model = ldm.load(device="cpu")
+    images = np.stack([np.asarray(training_scene(0, i).render()) for i in range(2)])
+    latents = unet.encode_images(model.vae, images)
+    assert_close(latents["means"], model.encode(pixels_to_tensor(images)), rtol=0, atol=0.1)  # bfloat16
+    texts = unet.image_captions(0, 2)
+    assert len(texts) == 2 * CAPTIONS_PER_IMAGE
+    contexts = unet.embed_captions(model, [*texts, ""])["contexts"]
+    assert_close(contexts, model.embed([*texts, ""]).half())
