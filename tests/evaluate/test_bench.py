@@ -1,4 +1,4 @@
-"""`ldm-course bench`: fair turns, the same pictures, and a table that says what was measured."""
+"""`ldm-course bench`: fair turns, the same images, and a table that says what was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from helpers import needs_a_compiler, one_sentence
 from PIL import Image
 
-from ldm_course import bench
+from ldm_course.evaluate import bench
 
 
 def test_contestants_take_turns_and_the_first_is_the_measure(monkeypatch):
@@ -16,14 +16,14 @@ def test_contestants_take_turns_and_the_first_is_the_measure(monkeypatch):
     monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
 
     def contestant(who, seconds, shade):
-        def paint():
+        def generate():
             turns.append(who)
             clock[0] += seconds * (10 if len(turns) == 7 else 1)  # one slow moment
             return [Image.new("RGB", (2, 2), (100, 100, shade))]
 
-        return paint
+        return generate
 
-    theirs, ours = bench.compared(
+    theirs, ours = bench.compare(
         "txt2img", 1, {"theirs": contestant("a", 2.0, 100), "ours": contestant("b", 1.0, 106)}, rounds=3
     )
     assert turns == ["a", "b"] * 4
