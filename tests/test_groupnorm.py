@@ -55,7 +55,7 @@ def test_any_number_of_dimensions(shape):
 
 
 def test_what_is_normalised():
-    """Each picture and group has mean 0 and variance 1 over its channels and all positions; pictures are separate."""
+    """Each image and group has mean 0 and variance 1 over its channels and all positions; images are separate."""
     x = 2 * noise(3, 8, 16, 16) - 1
     y = group_norm_by_hand(x, 2, torch.ones(8), torch.zeros(8), 1e-6)
     groups = y.reshape(3, 2, -1)
@@ -73,5 +73,5 @@ def test_input_is_not_changed():
 
 
 def test_groups_must_divide_channels():
-    with pytest.raises(ValueError, match="10 channels cannot be cut into 4 equal groups"):
+    with pytest.raises(ValueError, match="10.* divisible by .*4"):
         GroupNorm(4, 10, 1e-5)

@@ -6,14 +6,17 @@ import random
 import threading
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny_tokenizer
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ldm_course.io.hub import bundled_path
+from ldm_course.io.load import _fill_text_encoder
 from ldm_course.model import encode_prompt
+from ldm_course.scenes import random_caption, training_scene
 from ldm_course.text import tokenize, unknown_words
 
 ODD_TEXTS = [
@@ -53,22 +56,20 @@ def theirs(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
 
 def test_same_ids_as_transformers(tokenizer):
     """Odd Unicode, special tokens in the text, lengths around 77, and 500 captions: alone and in one batch."""
-    from ldm_course.scenes import random_caption, training_scene
-
     rng = random.Random(0)
     captions = [random_caption(training_scene(0, i), rng) for i in range(500)]
     letters = ["".join(map(chr, rng.sample(range(0x20, 0xD800), 40))) for _ in range(100)]
     prompts = ODD_TEXTS + captions + letters
     warnings.simplefilter("ignore", UserWarning)  # of what is cut
     ids = tokenize(tokenizer, prompts)
-    assert ids.shape == (len(prompts), 77) and ids.dtype == torch.int64
+    assert ids.shape == (len(prompts), 77) and ids.dtype == torch.int64 and ids.device.type == "cpu"
     assert torch.equal(ids, theirs(tokenizer, prompts))
     for prompt in ODD_TEXTS:
         assert torch.equal(tokenize(tokenizer, [prompt]), theirs(tokenizer, [prompt])), repr(prompt)
 
 
 def test_eight_threads_get_the_ids_of_one(tokenizer):
-    """A fast tokenizer's own padding and truncation are settings that all threads share, so we pad by hand."""
+    """transformers' own padding and truncation are settings that all threads share, so we pad by hand."""
     prompts = ["a dog", "a cat with a hat sleeping in a room", "a " * 30, ""]
     expected, wrong = [tokenize(tokenizer, [prompt]) for prompt in prompts], []
     together = tokenize(tokenizer, prompts)
@@ -87,6 +88,14 @@ def test_eight_threads_get_the_ids_of_one(tokenizer):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_the_tokenizer_is_not_changed(tokenizer):
+    """transformers' own padding, for which another thread may have asked, stays on, and does nothing to ours."""
+    alone = tokenize(tokenizer, ["a dog"])
+    theirs(tokenizer, ["a cat"])
+    assert torch.equal(tokenize(tokenizer, ["a dog"]), alone)
+    assert tokenizer.model_max_length == 77
 
 
 def test_texts_do_not_touch(model):
@@ -130,3 +139,15 @@ def test_nothing_is_changed(model):
     prompts = ["a dog", "a cat"]
     assert torch.equal(encode_prompt(model, prompts), encode_prompt(model, prompts)) and prompts == ["a dog", "a cat"]
     assert not encode_prompt(model, prompts).requires_grad
+
+
+def test_stable_diffusions_own_text_encoder_fits_key_by_key():
+    """SD 1.5's CLIP at full size, on the meta device: every key of the hub's file is used, none is missing."""
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **sizes)
+    with torch.device("meta"):
+        ours, theirs = CLIPTextModel(config), CLIPTextModel(config).state_dict()
+    on_the_hub = {"text_model." + name.removeprefix("text_model."): tensor for name, tensor in theirs.items()}
+    on_the_hub["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    _fill_text_encoder(ours, on_the_hub, Path("text_encoder"))
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 123_060_480

@@ -65,7 +65,7 @@ def test_each_input_matters():
     assert relative_error(ours(x_t + 0.1, 500, context), base) > 1e-3
 
 
-def test_pictures_of_a_batch_do_not_touch():
+def test_images_of_a_batch_do_not_mix():
     ours = our_unet(tiny_unet())
     x_t, context, t = noise(3, 4, 8, 8), noise(3, 77, 24, seed=1), torch.tensor([1, 500, 999])
     whole = ours(x_t, t, context)

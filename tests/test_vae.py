@@ -1,4 +1,4 @@
-"""Our autoencoder is diffusers' AutoencoderKL: same keys, same shapes, same latents, same pictures."""
+"""Our autoencoder is diffusers' AutoencoderKL: same keys, same shapes, same latents, same images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("b, h, w", [(1, 32, 32), (3, 48, 32), (2, 40, 24)])  # latents of 5 x 3 at four levels
-def test_same_moments_and_pictures_as_diffusers(config, b, h, w):
+def test_same_moments_and_images_as_diffusers(config, b, h, w):
     theirs = tiny_vae(**config)
     ours = our_vae(theirs)
     x = noise(b, 3, h, w).clamp(-1, 1)
@@ -39,7 +39,7 @@ def test_same_moments_and_pictures_as_diffusers(config, b, h, w):
     assert relative_error(ours.decode(z), theirs.decode(z).sample) <= 1e-5
 
 
-def test_picture_sides_that_do_not_divide():
+def test_image_sides_that_do_not_divide():
     """A side of 45 pixels gives a latent of 5 cells, as in diffusers."""
     theirs = tiny_vae()
     x = noise(1, 3, 45, 38)

@@ -1,4 +1,4 @@
-"""The small world: determinism, validation, masks, held-out combinations, captions."""
+"""The small world: determinism, renders, masks, held-out combinations, captions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_attributes_are_the_fixed_vocabulary():
     assert [len(values) for values in ATTRIBUTES.values()] == [6, 6, 6, 3, 5]
 
 
-def test_same_seed_same_scene_and_same_picture():
+def test_same_seed_same_scene_and_same_image():
     a, b = random_scene(random.Random(3)), random_scene(random.Random(3))
     assert a == b and hash(a) == hash(b)
     assert a.render().tobytes() == b.render().tobytes()
@@ -90,25 +90,6 @@ def test_stable_across_processes():
     assert there == here
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("animal", "fox", "animal must be one of dog, cat, rabbit, bear, pig, elephant, not 'fox'."),
-        ("colour", None, "colour must be one of white, .*, not None."),
-        ("accessory", "monocle", "accessory must be one of none, glasses, .*, not 'monocle'."),
-        ("action", "flying", "action must be one of sitting, running, sleeping, not 'flying'."),
-        ("place", "", "place must be one of beach, .*, not ''."),
-        ("facing", "up", "facing must be one of left, right, not 'up'."),
-        ("tilt", float("nan"), "tilt must be a number from -1000 to 1000, not nan."),
-        ("size", "big", "size must be a number from -1000 to 1000, not 'big'."),
-        ("size", 0, "size must be above 0, not 0."),
-    ],
-)
-def test_a_wrong_field_is_named(field, value, message):
-    with pytest.raises(ValueError, match=message):
-        Scene(**{field: value})
-
-
 def test_no_accessory_has_two_spellings():
     assert Scene(accessory="none") == Scene(accessory=None)
     assert Scene(accessory="none").accessory is None
@@ -119,16 +100,13 @@ def test_no_accessory_has_two_spellings():
 def test_render_sizes():
     assert Scene().render().size == (128, 128) and Scene().render().mode == "RGB"
     assert Scene().render(50).size == (50, 50)
-    for size in (0, -3, 12.5, "128", True):
-        with pytest.raises(ValueError, match="size must be a positive whole number"):
-            Scene().render(size)
 
 
 def test_every_value_looks_different():
     for base in (Scene(), Scene(animal="bear", colour="white", place="snow", action="running")):
         for name, values in ATTRIBUTES.items():
-            pictures = [array(replace(base, **{name: value}).render()) for value in values]
-            for (i, a), (j, b) in combinations(enumerate(pictures), 2):
+            images = [array(replace(base, **{name: value}).render()) for value in values]
+            for (i, a), (j, b) in combinations(enumerate(images), 2):
                 assert np.abs(a - b).mean() > 2.5, (name, values[i], values[j])
 
 
@@ -156,20 +134,13 @@ def test_masks_lie_where_the_parts_are():
 
 @pytest.mark.parametrize("accessory", ATTRIBUTES["accessory"][1:])
 @pytest.mark.parametrize("animal", ATTRIBUTES["animal"])
-def test_the_accessory_mask_is_where_the_accessory_changes_the_picture(accessory, animal):
+def test_the_accessory_mask_is_where_the_accessory_changes_the_image(accessory, animal):
     without = Scene(animal=animal, colour="orange", tilt=4.0)
     scene = replace(without, accessory=accessory)
     changed = np.abs(array(scene.render()) - array(without.render())).max(axis=2)
     mask = array(scene.mask("accessory"))
     assert changed[mask == 0].max() <= 2, "nothing else changes"
     assert (changed[mask == 255] > 8).mean() > 0.9
-
-
-def test_wrong_masks_are_explained():
-    with pytest.raises(ValueError, match="part must be one of face, .*, not 'wing'."):
-        Scene().mask("wing")
-    with pytest.raises(ValueError, match="no accessory"):
-        Scene().mask("accessory")
 
 
 def test_sitting_and_running_differ_in_the_lower_half():
@@ -212,8 +183,6 @@ def test_canonical_captions():
     assert dog.caption(attributes=()) == "a dog"
     assert Scene(colour="orange").caption() == "a plain orange dog sitting on the beach"
     assert Scene(colour="orange").caption(attributes=("colour",)) == "an orange dog"
-    with pytest.raises(ValueError, match="attributes must be among animal, .*, not 'mood'."):
-        dog.caption(attributes=("mood",))
 
 
 def test_captions_say_what_they_should_and_nothing_else():
@@ -240,5 +209,3 @@ def test_captions_vary_and_short_ones_are_common():
 def test_contact_sheet():
     sheet = contact_sheet([Scene().render(16)] * 5, columns=3)
     assert sheet.size == (3 * 20 + 4, 2 * 20 + 4)
-    with pytest.raises(ValueError, match="at least one picture"):
-        contact_sheet([], columns=3)

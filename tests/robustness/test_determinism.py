@@ -1,4 +1,4 @@
-"""The same request paints the same picture: in another process, after other calls, after an interruption, in a batch,
+"""The same request gives the same image: in another process, after other calls, after an interruption, in a batch,
 with more threads. Measured on the model that ships, with the bounds that hold."""
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from PIL import Image
 import ldm_course as ldm
 
 PROMPT, OPTIONS = "a dog with glasses", {"num_inference_steps": 4}
-PICTURE = ldm.scenes.Scene().render(128)
+IMAGE = ldm.scenes.Scene().render(128)
 MASK = ldm.scenes.Scene().mask("face", 128)
 TASKS = {
     "txt2img": lambda model, prompt, seed: ldm.txt2img(model, prompt, seed=seed, **OPTIONS),
-    "img2img": lambda model, prompt, seed: ldm.img2img(model, prompt, PICTURE, seed=seed, **OPTIONS),
-    "inpaint": lambda model, prompt, seed: ldm.inpaint(model, prompt, PICTURE, MASK, seed=seed, **OPTIONS),
+    "img2img": lambda model, prompt, seed: ldm.img2img(model, prompt, IMAGE, seed=seed, **OPTIONS),
+    "inpaint": lambda model, prompt, seed: ldm.inpaint(model, prompt, IMAGE, MASK, seed=seed, **OPTIONS),
 }
 each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
@@ -30,6 +30,7 @@ def shipped() -> ldm.LatentDiffusion:
     return ldm.load()
 
 
+@pytest.mark.slow
 def test_in_another_process_and_from_the_command_line(shipped, tmp_path):
     """Exactly the same: 0 of 255."""
     command = [
@@ -47,11 +48,11 @@ def test_in_another_process_and_from_the_command_line(shipped, tmp_path):
 
 @each_task
 def test_after_other_calls(shipped, task):
-    """Exactly the same: nothing is left behind by other tasks, seeds, sizes and schedulers."""
+    """Exactly the same: nothing is left behind by other tasks, seeds, sizes and samplers."""
     first = task(shipped, PROMPT, 3)
     state = torch.get_rng_state()
-    ldm.txt2img(shipped, ["a cat", "a pig"], seed=9, height=64, width=96, scheduler="dpm++", num_inference_steps=2)
-    ldm.img2img(shipped, "a bear", PICTURE, seed=4, scheduler="ddpm", num_inference_steps=4)
+    ldm.txt2img(shipped, ["a cat", "a pig"], seed=9, height=64, width=96, scheduler="dpm++", **OPTIONS)
+    ldm.img2img(shipped, "a bear", IMAGE, seed=4, scheduler="ddpm", num_inference_steps=4)
     assert torch.equal(torch.get_rng_state(), state)  # with a seed, nobody else's random numbers are touched
     assert pixel_difference(task(shipped, PROMPT, 3), first) == 0
 
@@ -95,22 +96,23 @@ def test_the_loop_can_be_left_in_the_middle(shipped):
     assert torch.equal(whole.x_t, again.x_t)
 
 
+@pytest.mark.slow
 @each_task
 def test_with_one_thread_and_with_two(shipped, task):
     """Sums are added up in another order: 1 of 255 at most."""
-    threads, painted = torch.get_num_threads(), []
+    threads, images = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            painted.append(task(shipped, PROMPT, 3))
+            images.append(task(shipped, PROMPT, 3))
     finally:
         torch.set_num_threads(threads)
-    assert pixel_difference(*painted) <= 1
+    assert pixel_difference(*images) <= 1
 
 
 @each_task
 def test_a_batch_equals_its_singles(shipped, task):
-    """1 of 255 at most, also in the model that ships. (test_pipelines has all schedulers, on a tiny model.)"""
+    """1 of 255 at most, also in the model that ships. (test_pipelines has all samplers, on a tiny model.)"""
     prompts = [PROMPT, "a rabbit in the snow"]
     batch = task(shipped, prompts, 3)
     for i, prompt in enumerate(prompts):
