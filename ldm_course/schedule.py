@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,9 +88,9 @@ class NoiseSchedule:
             raise InputError(f"num_inference_steps is {n!r}; it must be a whole number from 1 to {T}.")
         n = int(n)  # numpy's small integers would overflow below
         if spacing == "trailing":
-            return [round(T - i * T / n) - 1 for i in range(n)]
+            return [round(t) - 1 for t in np.arange(T, 0, -T / n)[:n]]
         if spacing == "linspace":
-            return [round(i * (T - 1) / max(1, n - 1)) for i in reversed(range(n))]
+            return [round(t) for t in np.linspace(0, T - 1, n)[::-1]]
         if (n - 1) * (T // n) + self.steps_offset >= T:
             raise InputError(
                 f"{n} steps with leading spacing and offset {self.steps_offset} would start beyond the last "
