@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ldm_course.training import loop
+from ldm_course.train import loop
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(__file__).parents[1] / "tiny_training.py"
 
 
 def launch(processes: int, out: Path, stop_at: int | None = None, resume: bool = False) -> int:
@@ -64,7 +64,7 @@ def test_two_processes_have_the_loss_curve_of_one(one, two):
 def test_only_the_first_process_writes(two):
     checkpoint = max((two / "checkpoints").iterdir())
     names = {path.name for path in checkpoint.iterdir()}
-    assert {"model.safetensors", "optimizer.bin", "ema.pt", "progress.json"} <= names
+    assert {"model.safetensors", "optimizer.bin", "ema.safetensors", "progress.json"} <= names
     assert sum(name.startswith("model") for name in names) == 1
 
 
@@ -77,7 +77,7 @@ def test_two_processes_broken_off_and_resumed_end_the_same(two, tmp_path):
 
 def test_the_command_trains_on_two_processes(tmp_path):
     """A stage asks which process it is before the loop starts; each must know of the other by then."""
-    settings = ["--steps", "2", "--pictures", "16", "--batch-size", "4"]
+    settings = ["--steps", "2", "--dataset-size", "16", "--batch-size", "4"]
     done = on_processes(2, "-m", "ldm_course.cli", "train", "vae", "--out", str(tmp_path), *settings)
     assert done.returncode == 0, done.stderr[-3000:]
     states = sorted(path.name for path in (tmp_path / "vae" / "checkpoints").glob("*/random_states_*"))

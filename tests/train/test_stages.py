@@ -15,7 +15,7 @@ from torch import Tensor
 
 import ldm_course as ldm
 from ldm_course.errors import InputError
-from ldm_course.evaluate.evaluate import evaluate
+from ldm_course.evaluate import evaluate
 from ldm_course.evaluate.model_card import main as write_card
 from ldm_course.train import classifier, clip, loop, stages
 
@@ -139,13 +139,14 @@ def test_init_takes_only_models_of_this_course(tmp_path, lacks):
 def test_all_stages_end_in_a_model_that_generates(tmp_path, monkeypatch):
     monkeypatch.setattr(classifier, "ROUND_TRIPS", 8)
     monkeypatch.setattr(clip, "VOCABULARY_CAPTIONS", 1000)
+    monkeypatch.setattr(evaluate, "FRESH", 100)
     (tmp_path / "notes.txt").write_text("Trained on the kitchen table.\n")
     stages.train_stage("all", tmp_path, steps=2, **SMALL)
     folder = tmp_path / "model"
     model = ldm.load(folder, device="cpu")
     assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=2).size == (128, 128)
     settings = {"images": 2, "out": tmp_path / "evaluation", "train_dataset_size": 16, "num_inference_steps": 2}
-    assert evaluate(folder, **settings)["held out: all prompted attributes right"].count == 2
+    assert evaluate.evaluate(folder, **settings)["held out: all prompted attributes right"].count == 2
     write_card(folder, tmp_path / "evaluation")
     card = (folder / "README.md").read_text()
     shown = re.findall(r"!\[[^]]{20,}\]\((.+)\)", card)
