@@ -126,6 +126,17 @@ def test_it_does_not_depend_on_the_default_dtype(batch, min_snr_gamma):
     assert torch.equal(dropped, drop_captions(context, context[:1], 0.5, seeded()))
 
 
+def test_it_does_not_depend_on_the_default_device(batch):
+    x0, context = batch
+    before = diffusion_loss(unet, NoiseSchedule(), x0, context, min_snr_gamma=GAMMA, generator=seeded())
+    dropped = drop_captions(context, context[:1], 0.5, seeded())
+    generator = seeded()
+    with torch.device("meta"):
+        after = diffusion_loss(unet, NoiseSchedule(), x0, context, min_snr_gamma=GAMMA, generator=generator)
+        assert torch.equal(drop_captions(context, context[:1], 0.5, torch.Generator("cpu").manual_seed(0)), dropped)
+    assert torch.equal(after, before)
+
+
 def test_half_precision_predictions_are_compared_in_float32(batch):
     x0, context = batch
     full = diffusion_loss(unet, NoiseSchedule(), x0, context, generator=seeded())

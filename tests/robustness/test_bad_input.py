@@ -232,6 +232,18 @@ def test_arguments_that_do_not_fit_each_other(idle):
         latent_mask(thin)
 
 
+def test_diffusers_parts_in_place_of_ours(idle, pipe):
+    """The sentence says how to wrap the UNet, and how to make the VAE."""
+    for part, value, word in (("vae", pipe.vae, "load_state_dict"), ("unet", None, "can be called")):
+        with one_sentence(word):
+            txt2img(replace(idle, **{part: value}), "a dog")
+
+
+def test_diffusers_unet_is_to_be_wrapped(model, pipe):
+    with one_sentence("The UNet must return a tensor", "lambda", ".sample"):
+        txt2img(replace(model, unet=pipe.unet), "a dog", num_inference_steps=2)
+
+
 BAD_RESULTS = {
     "nothing": lambda *given: None,
     "a list": lambda *given: [1.0],
