@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import ipywidgets
 import pytest
+from lab_helpers import until
 
 from ldm_course.errors import InputError
 from ldm_course.lab.shared.live import Newest, follow
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop run until the condition holds."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def counting(log: list, steps: int = 5):
