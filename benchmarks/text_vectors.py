@@ -1,8 +1,8 @@
-"""What a model's text vectors say about each attribute, and whether what was never heard together stays readable.
+"""What a model's text vectors say about each attribute, and whether unseen combinations stay readable.
 
     python benchmarks/text_vectors.py [MODEL]
 
-The captions name all five attributes. Nothing is trained but the two readers, and those on seen combinations only.
+The captions name all five attributes. Nothing is trained but the two probes, and those on seen combinations only.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ldm_course as ldm
+from ldm_course.evaluate.metrics import test_scenes
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT, Scene, training_scene
-from ldm_course.text import encode_prompt
-from ldm_course.training.score import test_scenes
 
 SEEN, HELD = 1500, 300
 
 
 def vectors(model: ldm.LatentDiffusion, scenes: list[Scene]) -> Tensor:
-    """The last of a caption's 77 vectors, (n, d): padding, of which the UNet reads the most."""
+    """The last of a caption's 77 vectors, (n, d): padding, which most of the 77 are."""
     texts = [scene.caption(random.Random(i), tuple(ATTRIBUTES)) for i, scene in enumerate(scenes)]
-    return torch.cat([encode_prompt(model, texts[i : i + 100])[:, -1] for i in range(0, len(texts), 100)])
+    return torch.cat([model.embed(texts[i : i + 100])[:, -1] for i in range(0, len(texts), 100)])
 
 
 def labels(scenes: list[Scene], name: str) -> Tensor:
@@ -38,8 +37,8 @@ def one_hot(scenes: list[Scene]) -> Tensor:
     return torch.cat([*columns, torch.ones(len(scenes), 1)], dim=1).float()
 
 
-def read(f: Tensor, g: Tensor, y: Tensor, values: int) -> tuple[Tensor, Tensor]:
-    """What a linear reader and a network of 128 hidden units, both fitted to (f, y), read in g."""
+def probe(f: Tensor, g: Tensor, y: Tensor, values: int) -> tuple[Tensor, Tensor]:
+    """What a linear probe and a network of 128 hidden units, both fitted to (f, y), predict for g."""
     ones = torch.ones(len(f), 1), torch.ones(len(g), 1)
     linear = torch.linalg.lstsq(torch.cat([f, ones[0]], 1), F.one_hot(y, values).float()).solution
     torch.manual_seed(0)
@@ -57,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="a folder; the model in the package if left out")
     arguments = parser.parse_args()
-    model = ldm.load(arguments.model) if arguments.model else ldm.load()
+    model = ldm.load(arguments.model, device="cpu")
     seen, held = [training_scene(5, i) for i in range(SEEN)], test_scenes(HELD, 0, True)
     f, g = vectors(model, seen), vectors(model, held)
     mean = f.mean(0)
@@ -77,7 +76,7 @@ def main() -> None:
         start += len(values)
         share = directions[name].square().sum(1).mean() / f.square().sum(1).mean()
         right = [
-            (found == labels(held, name)).float().mean() for found in read(f, g, labels(seen, name), len(values))
+            (found == labels(held, name)).float().mean() for found in probe(f, g, labels(seen, name), len(values))
         ]
         print(f"{name:<12}{share:>8.1%}{right[0]:>20.1%}{right[1]:>20.1%}")
 

@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--rounds 12] [--batch-size 32] [--threads 2]
 
-Prints the median time of a step, pictures a second, and throughput as a multiple of the first row's:
+Prints the median time of a step, images a second, and throughput as a multiple of the first row's:
 
-- diffusers: UNet2DConditionModel in float32 with torch's AdamW, latents and captions' vectors computed ahead.
+- diffusers: UNet2DConditionModel in float32 with torch's AdamW, latents and context vectors computed ahead.
 - diffusers, bf16: the same under bfloat16 autocast.
 - ours: the step of `ldm-course train unet`: bfloat16 autocast, fused AdamW, plain attention.
 
@@ -25,31 +25,29 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 import ldm_course as ldm
-from ldm_course.training.unet import CONFIG, Examples, Trainer
+from ldm_course.loss import diffusion_loss
+from ldm_course.train.unet import MIN_SNR_GAMMA, SCHEDULE, Examples, unet_loss
 from ldm_course.unet import UNet
 
-PICTURES = 512
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+DATASET_SIZE = 512
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-class TheirTrainer(Trainer):
+def diffusers_loss(unet: nn.Module, x0: Tensor, context: Tensor) -> Tensor:
     """The same loss around diffusers' UNet, and its attention as it comes."""
-
-    def forward(
-        self, x_t: Tensor, t: Tensor, context: Tensor, noise: Tensor, weight: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        error = (self.unet(x_t, t, context).sample.float() - noise).square().mean(dim=(1, 2, 3))
-        return (weight * error).mean(), error.mean()
+    return diffusion_loss(
+        lambda x_t, t, text: unet(x_t, t, text).sample, SCHEDULE, x0, context, min_snr_gamma=MIN_SNR_GAMMA
+    )
 
 
-def step_of(trainer: nn.Module, bf16: bool, fused: bool) -> Callable[[Batch], float]:
-    optimizer = torch.optim.AdamW(trainer.parameters(), lr=1e-3, weight_decay=0.01, fused=fused)
+def step_of(unet: nn.Module, loss_of: Loss, bf16: bool, fused: bool) -> Callable[[Tensor, Tensor], float]:
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3, weight_decay=0.01, fused=fused)
 
-    def step(batch: Batch) -> float:
+    def step(x0: Tensor, context: Tensor) -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss, _ = trainer(*batch)
+            loss = loss_of(unet, x0, context)
         loss.backward()
-        nn.utils.clip_grad_norm_(trainer.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
@@ -65,31 +63,32 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    def theirs() -> TheirTrainer:
-        return TheirTrainer(UNet2DConditionModel.from_pretrained(ldm.bundled_path(), subfolder="unet"))
+    def theirs() -> nn.Module:
+        return UNet2DConditionModel.from_pretrained(ldm.bundled_path(), subfolder="unet")
 
-    shipped = ldm.load().unet
+    shipped = ldm.load(device="cpu").unet
     ours = UNet(shipped.config)
     ours.load_state_dict(shipped.state_dict())
     steps = {
-        "diffusers": step_of(theirs(), bf16=False, fused=False),
-        "diffusers, bf16": step_of(theirs(), bf16=True, fused=False),
-        "ours": step_of(Trainer(ours.train().requires_grad_(True)), bf16=True, fused=True),
+        "diffusers": step_of(theirs(), diffusers_loss, bf16=False, fused=False),
+        "diffusers, bf16": step_of(theirs(), diffusers_loss, bf16=True, fused=False),
+        "ours": step_of(ours.train(), unet_loss, bf16=True, fused=True),
     }
-    side, d = CONFIG.sample_size, shipped.config.cross_attention_dim
+    shape = (DATASET_SIZE, 4, shipped.config.sample_size, shipped.config.sample_size)
     torch.manual_seed(0)
-    contexts = torch.randn(2 * PICTURES + 1, 77, d).half()
-    examples = Examples(torch.randn(PICTURES, 4, side, side), torch.full((PICTURES, 4, side, side), 0.05), contexts)
+    contexts = torch.randn(2 * DATASET_SIZE + 1, 77, shipped.config.cross_attention_dim).half()
+    examples = Examples(torch.randn(shape), torch.full(shape, 0.05), contexts)
     rng = np.random.default_rng(0)
     times: dict[str, list[float]] = {name: [] for name in [*steps, "batch"]}
     losses: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(options.rounds + 2):  # the first two warm up
         start = time.perf_counter()
-        batch = examples.batch(rng.integers(0, PICTURES, options.batch_size))
+        batch = examples.batch(rng.integers(0, DATASET_SIZE, options.batch_size))
         spent = {"batch": time.perf_counter() - start}
         for name, step in steps.items():
             start = time.perf_counter()
-            losses[name].append(step(batch))
+            torch.manual_seed(round_number)  # the same noise and timesteps for all
+            losses[name].append(step(*batch))
             spent[name] = time.perf_counter() - start
         if round_number >= 2:
             for name, seconds in spent.items():
@@ -99,7 +98,7 @@ def main() -> None:
     print(
         f"batches of {options.batch_size}, {options.threads} threads, medians of {options.rounds} interleaved rounds"
     )
-    print(f"{'':16} {'ms a step':>10} {'pictures/s':>11} {'throughput':>11}   loss, first and last")
+    print(f"{'':16} {'ms a step':>10} {'images/s':>11} {'throughput':>11}   loss, first and last")
     for name in steps:
         rate, ratio = options.batch_size / medians[name], medians["diffusers"] / medians[name]
         first, last = losses[name][0], losses[name][-1]

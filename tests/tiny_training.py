@@ -39,8 +39,8 @@ def regression(stop_at: int | None = None) -> loop.LossOf:
     return loss_of
 
 
-def main(out: Path, stop_at: int | None, resume: bool) -> None:
-    """200 steps, a checkpoint after each, with noise that is fixed for each image."""
+def main(out: Path, steps: int, stop_at: int | None, resume: bool) -> None:
+    """A checkpoint after each step, and noise that is fixed for each image."""
     generator = torch.Generator().manual_seed(0)
     images, noises = torch.randn(2, DATASET_SIZE, 8, generator=generator)
 
@@ -52,10 +52,11 @@ def main(out: Path, stop_at: int | None, resume: bool) -> None:
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8))
-    changes = {"steps": 200, "batch_size": 16, "learning_rate": 0.01, "dataset_size": DATASET_SIZE}
+    changes = {"steps": steps, "batch_size": 16, "learning_rate": 0.01, "dataset_size": DATASET_SIZE}
     averaged = loop.train("tiny", net, loss_of, options(out, **changes, resume=resume))
     torch.save(averaged.state_dict(), out / f"averaged-{os.environ.get('RANK', '0')}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2] != "-" else None, sys.argv[3] == "resume")
+    out, steps, stop_at, mode = sys.argv[1:]
+    main(Path(out), int(steps), int(stop_at) if stop_at != "-" else None, mode == "resume")

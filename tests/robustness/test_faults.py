@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1
 
 def start(out: Path, resume: bool, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
     """200 steps in a process of their own, with a checkpoint after each."""
-    command = [sys.executable, str(SCRIPT), str(out), "-", "resume" if resume else "afresh"]
+    command = [sys.executable, str(SCRIPT), str(out), "200", "-", "resume" if resume else "afresh"]
     return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=before)
 
 
