@@ -9,6 +9,7 @@ import re
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nbformat
@@ -129,6 +130,14 @@ def test_a_contact_sheet_follows_each_widget(name):
             assert any(set(IMAGES) & set(output.get("data", {})) for output in below.outputs), cell.id
 
 
+def own_package(name: str) -> ModuleType:
+    """The package of helpers that the notebook imports as nb."""
+    (own,) = re.findall(
+        r"^from ldm_course\.lab import (nb\d\d_\w+) as nb$", cells(name, "code")[0].source, re.MULTILINE
+    )
+    return import_module(f"ldm_course.lab.{own}")
+
+
 @every_notebook
 def test_the_source_it_shows_is_the_package_s(name):
     shows = [cell for cell in cells(name, "code") if "show_source(" in cell.source]
@@ -137,7 +146,7 @@ def test_the_source_it_shows_is_the_package_s(name):
         shown = "".join(output.data["text/markdown"] for output in cell.outputs)
         for thing in re.search(r"show_source\((.*?)\)", cell.source, re.DOTALL)[1].split(","):
             if thing.strip():
-                source = inspect.getsource(eval(thing.strip(), {"ldm": ldm, "lab": lab}))
+                source = inspect.getsource(eval(thing.strip(), {"ldm": ldm, "lab": lab, "nb": own_package(name)}))
                 assert source in shown, f"{thing.strip()} has changed since {name} was run"
 
 
@@ -147,9 +156,7 @@ def test_the_source_it_shows_is_the_package_s(name):
 def exercises(name: str) -> dict[str, tuple[str, str]]:
     """Exercise -> the source of its cell below the import of the notebook's own package, and the folded solution."""
     found, following = {}, cells(name)[1:]
-    (own,) = re.findall(
-        r"^from ldm_course\.lab import nb\d\d_\w+ as nb$", cells(name, "code")[0].source, re.MULTILINE
-    )
+    own = f"from ldm_course.lab import {own_package(name).__name__.rpartition('.')[2]} as nb"
     for cell, below in zip(cells(name), following):
         if cell.id.startswith("exercise-") and cell.cell_type == "code":
             title = cell.id.removeprefix("exercise-")
