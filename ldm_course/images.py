@@ -73,7 +73,7 @@ def to_grey(mask: Image.Image) -> Image.Image:
     """
     grey = to_rgb(mask, background="black")
     pixels = np.asarray(grey)
-    is_image = np.ptp(pixels.astype(int), axis=2).max() > 48  # JPEG tints a black and white mask by less
+    is_image = np.ptp(pixels.astype(int), axis=2).max(initial=0) > 48  # JPEG tints a black and white mask by less
     if mask.has_transparency_data:
         luminance, alpha = mask.convert("RGBA").convert("LA").split()
         visible = np.asarray(luminance)[np.asarray(alpha) > 0]

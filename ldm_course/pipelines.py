@@ -82,7 +82,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("scheduler", self.scheduler, tuple(SAMPLERS))
-        check_choice("timestep_spacing", self.timestep_spacing or "leading", SPACINGS)
+        if self.timestep_spacing is not None:
+            check_choice("timestep_spacing", self.timestep_spacing, SPACINGS)
         check_guidance(self.guidance_scale)
         if self.seed is not None and self.generator is not None:
             raise InputError("seed and generator both say which noise to draw; give only one of them.")
