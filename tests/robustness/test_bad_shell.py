@@ -1,4 +1,4 @@
-"""The command line, given anything: a picture, or one sentence on standard error; no trace, no half-written file."""
+"""The command line, given anything: an image, or one sentence on standard error; no trace, no half-written file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import ldm_course as ldm
-from ldm_course import cli
+from ldm_course import cli, masks
 
-TINY = Path(__file__).parent / "fixtures" / "tiny-sd15"
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny-sd15"
 COMMAND = [str(Path(sys.executable).with_name("ldm-course"))]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @contextlib.contextmanager
-def inside(folder: str | Path):
+def inside(folder):
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -38,15 +39,15 @@ def inside(folder: str | Path):
         os.chdir(before)
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run(*arguments):
     """Exit code, standard output, standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        cli.main(list(arguments))
+        cli.main([str(argument) for argument in arguments])
     return ended.value.code or 0, out.getvalue(), err.getvalue()
 
 
-def assert_done_or_refused(code: int, out: str, err: str, new: set[str]) -> None:
+def assert_done_or_refused(code, out, err, new):
     """A file and its line, or an error's one line and no file."""
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in err
@@ -57,6 +58,149 @@ def assert_done_or_refused(code: int, out: str, err: str, new: set[str]) -> None
     else:
         assert code in (1, 2) and out == "" and not new and len(errors) == 1, (code, out, err, new)
         assert errors[0].isprintable() and not re.search(r"[.!?] [A-Z]", errors[0]), errors[0]
+
+
+def refused(words, *arguments, code=2):
+    """Run a command that must end with one sentence, these words in it, and leave no file behind."""
+    before = sorted(Path.cwd().rglob("*"))
+    found, out, err = run(*arguments)
+    assert found == code, (found, out, err)
+    assert_done_or_refused(found, out, err, set(Path.cwd().rglob("*")) - set(before))
+    assert words in err, err
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return ldm.load(TINY, device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Images and what only looks like them; loading a model is an error of the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ldm, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    Image.linear_gradient("L").resize((64, 48)).save("photo.png")
+    Image.new("L", (32, 32), 255).save("small.png")
+    Image.new("L", (64, 48)).save("black.png")
+    Path("text.png").write_text("no image")
+    return tmp_path
+
+
+# ---- mistakes: one sentence, nothing written, no model loaded ----------------------------------------------------
+
+SHARED = [
+    ("Missing argument", []),
+    ("prompt is empty", [" "]),
+    ("No such option", ["a dog", "--gidance", "3"]),
+    ("valid int", ["a dog", "--num-inference-steps", "many"]),
+    ("--num-inference-steps", ["a dog", "--num-inference-steps", "0"]),
+    ("--seed", ["a dog", "--seed", "-1"]),
+    ("2**63", ["a dog", "--seed", 2**63]),
+    ("'plms'", ["a dog", "--scheduler", "plms"]),
+    ("'even'", ["a dog", "--timestep-spacing", "even"]),
+    ("nan", ["a dog", "--guidance-scale", "nan"]),
+    ("negative_prompt", ["a dog", "--negative-prompt", "\udcff"]),
+    ("'int8'", ["a dog", "--dtype", "int8"]),
+    ("There is no folder", ["a dog", "-o", "nowhere/dog.png"]),
+    ("is a folder", ["a dog", "-o", "."]),
+    ("must end in .png", ["a dog", "-o", "dog.xyz"]),
+]
+MISTAKES = [
+    *(("txt2img", words, arguments) for words, arguments in SHARED),
+    ("txt2img", "--width", ["a dog", "--width", "0"]),
+    ("img2img", "There is no file 'nothing.png'", ["a dog", "nothing.png"]),
+    ("img2img", "'text.png' is not an image", ["a dog", "text.png"]),
+    ("img2img", "is not an image", ["a dog", "."]),
+    ("img2img", "--strength", ["a dog", "photo.png", "--strength", "1.5"]),
+    ("img2img", "strength is nan", ["a dog", "photo.png", "--strength", "nan"]),
+    ("img2img", "prompt is empty", ["", "photo.png"]),
+    ("inpaint", "exactly one", ["a dog", "photo.png"]),
+    ("inpaint", "exactly one", ["a dog", "photo.png", "--mask", "small.png", "--box", "0,0,8,8"]),
+    ("inpaint", "There is no file", ["a dog", "photo.png", "--mask", "nothing.png"]),
+    ("inpaint", "one size", ["a dog", "photo.png", "--mask", "small.png"]),
+    ("inpaint", "empty", ["a dog", "photo.png", "--mask", "black.png"]),
+    ("inpaint", "LEFT,TOP,RIGHT,BOTTOM", ["a dog", "photo.png", "--box", "1,2,3"]),
+    ("inpaint", "right <= 64", ["a dog", "photo.png", "--box", "0,0,65,8"]),
+    ("inpaint", "--grow", ["a dog", "photo.png", "--part", "centre", "--grow", "65"]),
+    ("inpaint", "'nose'", ["a dog", "photo.png", "--part", "nose"]),
+    ("inpaint", "upper-half, lower-half", ["a dog", "photo.png", "--part", "legs"]),
+    ("scene", "'cow'", ["--animal", "cow"]),
+    ("scene", "must end in .png", ["-o", "dog.jpg"]),
+    ("scene", "--size", ["--size", "0"]),
+    ("scenes", "only one of", ["--held-out", "--all-values"]),
+    ("scenes", "--rows", ["--rows", "0"]),
+    ("scenes", "There is no folder", ["-o", "nowhere/sheet.png"]),
+    ("train", "'everything'", ["everything"]),
+    ("train", "minutes", ["vae", "--minutes", "-1"]),
+    ("evaluate", "--images", ["--images", "0"]),
+    ("bench", "--rounds", ["--rounds", "0"]),
+    ("lab", "no notebooks", []),
+    ("paint", "No such command", []),
+]
+
+
+@pytest.mark.parametrize("command, words, arguments", MISTAKES)
+def test_mistakes(folder, monkeypatch, command, words, arguments):
+    monkeypatch.setattr(cli, "__file__", str(folder / "site-packages" / "ldm_course" / "cli.py"))
+    refused(words, command, *arguments)
+
+
+@pytest.mark.parametrize(
+    "task, words, arguments",
+    [
+        ("txt2img", "from 1 to 1000", ["--num-inference-steps", 1001]),
+        ("txt2img", "last timestep", ["--num-inference-steps", 1000]),
+        ("txt2img", "height is 100", ["--height", 100]),
+        ("img2img", "less than one step", ["photo.png", "--num-inference-steps", 10, "--strength", 0.05]),
+        ("img2img", "8", ["narrow.png"]),
+        ("inpaint", "too thin", ["photo.png", "--box", "1,1,7,7"]),
+    ],
+)
+def test_mistakes_that_only_the_model_shows(folder, monkeypatch, tiny, task, words, arguments):
+    monkeypatch.setattr(ldm, "load", lambda *_, **__: tiny)
+    Image.new("RGB", (5, 64)).save("narrow.png")
+    refused(words, task, "a dog", *arguments)
+
+
+@pytest.mark.parametrize(
+    "words, arguments",
+    [
+        ("There is no folder 'nothing'", ["--model", "nothing"]),
+        ("revision 'main' is for models on the hub", ["--model", TINY, "--revision", "main"]),
+        ("device 'gpu' cannot", ["--model", TINY, "--device", "gpu"]),
+        ("'meta'", ["--model", TINY, "--device", "meta"]),
+        ("model_index.json", ["--model", "."]),
+    ],
+)
+def test_models_that_cannot_be_loaded(tmp_path, words, arguments):
+    with inside(tmp_path):
+        refused(words, "txt2img", "a dog", *arguments)
+
+
+@pytest.mark.parametrize(
+    "stored", ["[" * 100_000, '{"x": 1e999}', '{"x": 1' + "0" * 400 + "}", '{"animal": ["dog"]}', "NaN", ""]
+)
+def test_an_image_whose_scene_is_nonsense(folder, stored):
+    text = PngInfo()
+    text.add_text(masks.SCENE_KEY, stored)
+    Image.new("RGB", (16, 16)).save("odd.png", pnginfo=text)
+    refused("cannot be read", "inpaint", "a dog", "odd.png", "--part", "face", "-o", "dog.png")
+
+
+def test_parts_that_a_scene_does_not_have(folder):
+    run("scene", "-o", "dog.png")
+    refused("accessory", "inpaint", "a dog", "dog.png", "--part", "accessory")
+    image, text = Image.open("dog.png"), PngInfo()
+    text.add_text(masks.SCENE_KEY, image.info[masks.SCENE_KEY])
+    image.crop((0, 0, 128, 64)).save("cut.png", pnginfo=text)
+    refused("one size", "inpaint", "a dog", "cut.png", "--part", "face")
 
 
 # ---- any words -------------------------------------------------------------------------------------------------
@@ -84,11 +228,6 @@ NAMES = ["dog.png", "dog", "dog.xyz", ".png", "dog.PNG", "dog.jpeg", "nowhere/do
          "💥.tiff"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return ldm.load(TINY)
-
-
 @given(
     task=st.sampled_from(["txt2img", "img2img", "inpaint"]),
     prompt=odd | st.just("a dog"),
@@ -107,11 +246,11 @@ def test_any_words(tiny, task, prompt, image, output, options, data):
         photo.save("photo.png")
         Image.new("L", (16, 16), 255).save("mask.png")
         Image.new("L", (4, 16), 255).save("small.png")
-        Path("text.png").write_text("no picture")
+        Path("text.png").write_text("no image")
         Path("cut.png").write_bytes(Path("photo.png").read_bytes()[:60])
         Path("loop").symlink_to("loop")
         before = set(os.listdir())
-        done = run(task, *flags, "--num-inference-steps=1", "--", *given_words)
+        done = run(task, *flags, "--num-inference-steps=2", "--", *given_words)
         assert_done_or_refused(*done, set(os.listdir()) - before)
         assert Path("photo.png").stat().st_size > 60
 
@@ -119,118 +258,152 @@ def test_any_words(tiny, task, prompt, image, output, options, data):
 @given(arguments=st.lists(odd | st.sampled_from(["txt2img", "scene", "--size=8", "-o", "dog.png"]), max_size=4))
 @example(["scene", "-o", "~nobody-here/dog.png"])
 @example(["scene", "-o", "loop/dog.png"])
-def test_any_command(arguments):
+def test_any_command(tiny, arguments):
     with tempfile.TemporaryDirectory() as folder, inside(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ldm, "txt2img", lambda *_, **__: Image.new("RGB", (8, 8)))
-        patch.setattr(ldm, "load", lambda *_, **__: None)
+        patch.setattr(ldm, "load", lambda *_, **__: tiny)
         Path("loop").symlink_to("loop")
         code, out, err = run(*arguments)
         if not out.startswith("Usage: "):  # the help, as of no words at all
             assert_done_or_refused(code, out, err, set(os.listdir()) - {"loop"})
 
 
+# ---- when the machine fails, a package is missing, or the user has had enough ------------------------------------
+
+
 @pytest.mark.parametrize(
-    "stored", ["[" * 100_000, '{"x": 1e999}', '{"x": 1' + "0" * 400 + "}", '{"animal": ["dog"]}', "NaN", ""]
+    "error, words, code",
+    [
+        (MemoryError(), "not enough memory", 1),
+        (RuntimeError("CUDA out of memory."), "not enough memory", 1),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory", 1),
+        (OSError(28, "No space left on device"), "No space left", 1),
+        (PermissionError(13, "Permission denied", "weights"), "weights: Permission denied", 2),
+        (ModuleNotFoundError(name="diffusers"), "pip install diffusers", 1),
+        (UserWarning("An odd word. It is unknown."), "An odd word", 2),
+    ],
 )
-def test_a_picture_whose_scene_is_nonsense(tmp_path, stored):
-    text = PngInfo()
-    text.add_text(cli.SCENE_KEY, stored)
-    Image.new("RGB", (16, 16)).save(tmp_path / "odd.png", pnginfo=text)
-    with inside(tmp_path):
-        done = run("inpaint", "a dog", "odd.png", "--part", "face", "-o", "dog.png")
-        assert_done_or_refused(*done, set(os.listdir()) - {"odd.png"})
+def test_failures_in_a_sentence(folder, monkeypatch, error, words, code):
+    monkeypatch.setattr(ldm, "load", raising(error))
+    found, out, err = run("txt2img", "a dog")
+    assert (found, out, err.count("\n")) == (code, "", 1) and err.startswith("error: ") and words in err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), ModuleNotFoundError(name="torch")])
+def test_bugs_are_not_hidden(folder, monkeypatch, error):
+    monkeypatch.setattr(ldm, "load", raising(error))
+    with pytest.raises(type(error)):
+        cli.main(["txt2img", "a dog"])
+
+
+@pytest.mark.parametrize(
+    "package, arguments",
+    [
+        ("accelerate", ["train", "vae"]),
+        ("matplotlib", ["evaluate"]),
+        ("matplotlib", ["bench"]),
+        ("jupyterlab", ["lab"]),
+    ],
+)
+def test_a_missing_package_is_named(folder, monkeypatch, package, arguments):
+    for name in list(sys.modules):
+        if name.startswith(("ldm_course.train", "ldm_course.evaluate", package)):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    (Path.cwd() / "a.ipynb").touch()
+    refused(f"pip install {package}", *arguments, code=1)
+
+
+@pytest.mark.parametrize("owner, name", [(cli, "check_output"), (ldm, "load")])
+def test_ctrl_c(folder, monkeypatch, owner, name):
+    monkeypatch.setattr(owner, name, raising(KeyboardInterrupt()))
+    before = os.listdir()
+    code, out, err = run("txt2img", "a dog")
+    assert (code, out, err.strip()) == (130, "", "stopped") and os.listdir() == before
+
+
+def test_ctrl_c_while_training(folder, monkeypatch):
+    from ldm_course.train import stages
+
+    monkeypatch.setattr(stages, "train_stage", raising(KeyboardInterrupt()))
+    code, out, err = run("train", "vae")
+    assert (code, out) == (130, "") and err.strip().startswith("stopped") and "--resume" in err
+
+
+def test_the_folder_vanishes_meanwhile(folder, monkeypatch, tiny):
+    (folder / "out").mkdir()
+    monkeypatch.setattr(ldm, "load", lambda *_, **__: (folder / "out").rmdir() or tiny)
+    monkeypatch.setattr(ldm, "txt2img", lambda *_, **__: Image.new("RGB", (8, 8)))
+    before = set(os.listdir())
+    done = run("txt2img", "a dog", "-o", str(folder / "out" / "dog.png"))
+    assert_done_or_refused(*done, set(os.listdir()) - before | {"out"} - before)
 
 
 # ---- real processes --------------------------------------------------------------------------------------------
 
 
-def shell(folder: Path, *arguments: str | bytes, **options) -> subprocess.CompletedProcess[str]:
+def shell(folder, *arguments, **options):
     done = subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, **options)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def test_names_that_are_no_text(tmp_path):
     """Linux gives a command bytes, not letters. A file may have such a name; a prompt may not (test_any_words)."""
-    done = shell(tmp_path, "scene", "-o", b"\xff.png", "--size", "8")
-    assert (done.returncode, done.stderr) == (0, "") and "udcff.png" in done.stdout
+    code, out, err = shell(tmp_path, "scene", "-o", b"\xff.png", "--size", "8")
+    assert (code, err) == (0, "") and "udcff.png" in out
     assert os.listdir(bytes(tmp_path)) == [b"\xff.png"]
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_the_file(tmp_path):
+@pytest.mark.parametrize("name", ["dog.png", "new.png"])
+def test_a_disk_that_fills_up_in_the_middle_of_the_file(tmp_path, name):
     """The system lets a file grow to 1000 bytes, and no further."""
     (tmp_path / "dog.png").write_text("old")
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
-    done = shell(
-        tmp_path, "scene", "-o", "dog.png", preexec_fn=limit, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    )
-    assert done.returncode == 1 and "File too large" in done.stderr
-    assert_done_or_refused(done.returncode, done.stdout, done.stderr, set(os.listdir(tmp_path)) - {"dog.png"})
-    assert (tmp_path / "dog.png").read_text() == "old"
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    code, out, err = shell(tmp_path, "scene", "-o", name, preexec_fn=limit, env=environment)
+    assert (code, out) == (1, "") and "File too large" in err and "Traceback" not in err
+    assert os.listdir(tmp_path) == ["dog.png"] and (tmp_path / "dog.png").read_text() == "old"
 
 
-def test_the_folder_vanishes_while_a_picture_is_painted(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    monkeypatch.setattr(ldm, "load", lambda *_, **__: (tmp_path / "out").rmdir())
-    monkeypatch.setattr(ldm, "txt2img", lambda *_, **__: Image.new("RGB", (8, 8)))
-    done = run("txt2img", "a dog", "-o", str(tmp_path / "out" / "dog.png"))
-    assert_done_or_refused(*done, set(os.listdir(tmp_path)))
-
-
-@pytest.mark.parametrize("command", [["txt2img", "a dog"], ["scenes"]])
-def test_ctrl_c_where_nothing_waits_for_it(monkeypatch, tmp_path, command):
-    """While options are checked, or in a command without a sentence of its own."""
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "_output", interrupted)
-    code, out, err = run(*command)
-    assert (code, out, err) == (130, "", "")
-
-
-def test_ctrl_c_in_the_middle_of_a_picture(tmp_path):
-    """The process is sent SIGINT while it denoises; the same command then paints as if nothing had been."""
-    command = [
-        *COMMAND,
-        "txt2img",
-        "a dog",
-        "-o",
-        "dog.png",
-        "--seed",
-        "5",
-        "--model",
-        str(TINY),
-        "--num-inference-steps",
-    ]
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([*command, "999"], cwd=tmp_path, preexec_fn=heard, **pipes) as process:
-        seen = b""
-        while b"/999" not in seen:
-            seen += os.read(process.stderr.fileno(), 1000)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and out == b"" and b"Traceback" not in err
-    assert err.splitlines()[-1] == b"stopped; nothing was written"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a dog", "--num-inference-steps", "1"],
+        ["a dog", "--model", str(TINY), "--device", "cpu"],
+        ["a dog qua", "--num-inference-steps", "10"],
+        ["a dog " * 80, "--num-inference-steps", "10"],
+    ],
+)
+def test_warnings_made_errors(tmp_path, arguments):
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    code, out, err = shell(tmp_path, "txt2img", *arguments, env=environment)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("error: ")
     assert os.listdir(tmp_path) == []
 
 
-def test_ctrl_c_while_a_progress_bar_is_set_up(tmp_path):
-    """tqdm draws a bar before it is complete; one that is stopped in between fails once more when it is deleted."""
-    program = """
-from ldm_course.cli import _stoppable
-class HalfBar:
-    def __del__(self):
-        raise AttributeError("last_print_t")
-with _stoppable("stopped"):
-    bar = HalfBar()
-    raise KeyboardInterrupt
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert "HalfBar" not in done.stderr and "\nstopped\n" in done.stderr
+def test_ctrl_c_in_the_middle_of_an_image(tmp_path):
+    """The process is sent SIGINT while it denoises."""
+    command = [*COMMAND, "txt2img", "a dog", "-o", "dog.png", "--model", str(TINY), "--num-inference-steps", "999"]
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+    terminal, end = os.openpty()  # for the progress bar, which also needs a width
+    termios.tcsetwinsize(end, (24, 80))
+    with subprocess.Popen(command, cwd=tmp_path, preexec_fn=heard, stderr=end, stdout=subprocess.PIPE) as process:
+        os.close(end)
+        seen = b""
+        while not re.search(rb"[1-9]\d*/999", seen):
+            seen += os.read(terminal, 1000)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while more := os.read(terminal, 1000):
+                seen += more
+        out, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 130 and out == b"" and b"Traceback" not in seen
+    assert seen.splitlines()[-1] == b"stopped"
+    assert os.listdir(tmp_path) == []
 
 
 def test_two_at_once_take_two_names(tmp_path):
