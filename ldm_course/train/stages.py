@@ -1,7 +1,7 @@
 """The order of training: CLIP, VAE, classifier, UNet, decoder; each stage reads what the earlier ones left.
 
 run/data/        rendered images, latents, contexts; each file is named after what made it
-run/clip/        tokenizer/, and as in every stage: options.json, checkpoints/, weights.safetensors, config.json
+run/clip/        tokenizer/, and as in every stage: options.json, checkpoints/, weights.safetensors
 run/vae/         and samples; the decoder's weights go here, too
 run/classifier/
 run/unet/        and samples
@@ -9,8 +9,8 @@ run/decoder/     and samples
 run/notes.txt    what was done besides the commands, for the model card
 run/model/       the finished model, in diffusers' format
 
-The header of a weights.safetensors says how the weights were trained, and with which parts: digests of the VAE's
-encoder, the text encoder and the tokenizer. Parts that were not trained together are not assembled.
+The header of a weights.safetensors holds the config, and says how the weights were trained and with which parts:
+digests of the VAE's encoder, the text encoder and the tokenizer. Parts that were not trained together are refused.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def train_stage(
 
 def _train_stage(stage: str, run: Path, chosen: dict[str, Any], init: Path | None) -> None:
     out, settings = run / stage, dict(RECIPES[stage])
-    resumes = chosen["resume"] and bool(loop.checkpoints(out))
-    if resumes:
+    if chosen["resume"] and loop.checkpoints(out):
         settings |= loop.read_options(out)
     if "steps" in chosen or "minutes" in chosen:
         settings |= {"steps": None, "minutes": None}
@@ -227,7 +226,7 @@ def _tokenizer_digest(folder: Path) -> str:
 
 
 def read_clip(run: Path) -> CLIPModel:
-    return _read(CLIPModel(CLIPConfig.from_dict(_read_config(run, "clip"))), run, "clip")
+    return _read(CLIPModel(CLIPConfig.from_dict(_read_header(run, "clip", "config"))), run, "clip")
 
 
 def read_text(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
@@ -242,7 +241,7 @@ def read_text(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
 
 
 def read_vae(run: Path) -> AutoencoderKL:
-    config = _read_config(run, "vae")
+    config = _read_header(run, "vae", "config")
     config["block_out_channels"] = tuple(config["block_out_channels"])
     return _read(AutoencoderKL(VAEConfig(**config)), run, "vae")
 
@@ -272,16 +271,12 @@ def _read(module: M, run: Path, stage: str) -> M:
     return module.eval()
 
 
-def _read_config(run: Path, stage: str) -> dict[str, Any]:
-    return json.loads(_part(run, stage).with_name("config.json").read_text())
-
-
-def _read_header(run: Path, stage: str) -> dict[str, Any]:
-    """How a stage's weights were trained, by stage: the VAE's may also have been through "decoder"."""
+def _read_header(run: Path, stage: str, entry: str = "training") -> dict[str, Any]:
+    """How a stage's weights were trained, by stage, as the VAE's may also have been through "decoder"; or "config"."""
     path = _part(run, stage)
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["training"])
+            return json.loads(file.metadata()[entry])
     except (SafetensorError, KeyError, TypeError) as error:  # cut short, or written by something else
         raise InputError(
             f"{path} does not say how it was trained ({brief(error)}); train the {stage} again."
@@ -297,8 +292,7 @@ def _write(options: loop.Options, module: nn.Module, config: dict[str, Any] | No
 
 def _write_part(folder: Path, module: nn.Module, config: dict[str, Any], header: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    metadata = {"training": json.dumps(header)}
+    metadata = {"training": json.dumps(header), "config": json.dumps(config)}
     loop.save_tensors(module.state_dict(), folder / "weights.safetensors", metadata)
 
 

@@ -38,11 +38,11 @@ def run(shipped, tmp_path) -> Path:
 def change(run: Path, stage: str, prefix: str) -> None:
     """Another value for a stage's weights of this name, as if that part had been trained again."""
     path = run / stage / "weights.safetensors"
-    header = stages._read_header(run, stage)
+    header = {entry: json.dumps(stages._read_header(run, stage, entry)) for entry in ("training", "config")}
     tensors: dict[str, Tensor] = load_file(path)
     name = next(name for name in tensors if name.startswith(prefix))
     tensors[name] = tensors[name] + 1
-    save_file(tensors, path, metadata={"training": json.dumps(header)})
+    save_file(tensors, path, metadata=header)
 
 
 def swap_two_tokens(run: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
+from tiny_training import options
 from torch.testing import assert_close
 
 import ldm_course as ldm
@@ -52,3 +54,17 @@ def test_encoded_images_and_captions_are_those_of_the_model():
     assert len(texts) == 2 * CAPTIONS_PER_IMAGE
     contexts = unet.embed_captions(model, [*texts, ""])["contexts"]
     assert_close(contexts, model.embed([*texts, ""]).half())
+
+
+def test_training_samples_with_the_averaged_unet(tmp_path, monkeypatch):
+    monkeypatch.setattr(unet, "SAMPLE_PROMPTS", ("a dog", "a cat"))
+    parts = {"scenes": "a", "VAE encoder": "b", "text encoder": "c", "tokenizer": "d"}
+    o = options(tmp_path / "unet", steps=1, batch_size=2, dataset_size=4, sample_minutes=1e-9, parts=parts)
+    model = ldm.load(device="cpu")
+    model.unet.requires_grad_(True)
+    unet.train_unet(o, tmp_path / "data", model)
+    assert Image.open(tmp_path / "unet" / "sample-0000001.png").size == (6 * 132 + 4, 136)
+    assert {path.name for path in (tmp_path / "data").glob("*.safetensors")} == {
+        "latents-0-4-a-b.safetensors",
+        "contexts-0-4-a-c-d.safetensors",
+    }

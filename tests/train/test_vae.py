@@ -33,7 +33,8 @@ def test_the_decoder_stage_leaves_the_encoder_alone(tmp_path):
     torch.manual_seed(0)
     before = vae.new_vae()
     weights = {name: tensor.clone() for name, tensor in before.state_dict().items()}
-    o = options(tmp_path / "decoder", steps=2, batch_size=2, dataset_size=4)
+    o = options(tmp_path / "decoder", steps=2, batch_size=2, dataset_size=4, sample_minutes=1e-9)
     after = vae.train_decoder(o, tmp_path / "data", before).state_dict()
     changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, weights[name])}
     assert changed == {"decoder", "post_quant_conv"}
+    assert {path.name for path in tmp_path.glob("decoder/sample-*")} == {"sample-0000001.png", "sample-0000002.png"}
