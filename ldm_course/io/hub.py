@@ -62,5 +62,5 @@ def _hub_errors(hub_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # also the network library's, which differs between versions of huggingface_hub
-        words = " ".join(str(error).split())
-        raise InputError(f"The model {hub_id!r} could not be fetched ({type(error).__name__}: {words})") from error
+        words = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"The model {hub_id!r} could not be fetched ({type(error).__name__}: {words}).") from error

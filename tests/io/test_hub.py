@@ -1,0 +1,282 @@
+"""The hub: only the needed files are fetched, once, and its own words say what went wrong. No network is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.constants
+import huggingface_hub.file_download
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from helpers import one_sentence, pixel_difference
+from model_folders import UNET_WEIGHTS, edit, our_image, their_image
+from safetensors.torch import load_file, save_file
+
+from ldm_course.errors import InputError
+from ldm_course.io.hub import bundled_path
+from ldm_course.io.load import load
+from ldm_course.io.weights import STEMS
+
+pytestmark = pytest.mark.filterwarnings("ignore:The model asks for")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """A Hugging Face hub of one repository, "owner/tiny", on this machine; it counts what is downloaded."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.refusal: tuple[int, str] | None = None
+        self.cut: str | None = None  # the file whose connection breaks in the middle
+        self.pause = 0.0  # seconds before each answer, and in the middle of it
+        self.served: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                hub.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def files(self) -> list[str]:
+        return sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file())
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        time.sleep(self.pause)
+        path = request.path.partition("?")[0]
+        if self.refusal:
+            return self.reply(request, self.refusal[0], b"", {"X-Error-Code": self.refusal[1]})
+        if path in (
+            "/api/models/owner/tiny",
+            *(f"/api/models/owner/tiny/revision/{r}" for r in ("main", "v1", COMMIT)),
+        ):
+            info = {"id": "owner/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files()]}
+            return self.reply(request, 200, json.dumps(info).encode())
+        if path.startswith("/api/models/owner/tiny/tree/"):
+            tree = [
+                {"type": "file", "path": name, "size": (self.folder / name).stat().st_size, "oid": name}
+                for name in self.files()
+            ]
+            return self.reply(request, 200, json.dumps(tree).encode())
+        if path.startswith("/api/models/owner/tiny/revision/"):
+            return self.reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+        name = path.removeprefix(f"/owner/tiny/resolve/{COMMIT}/")
+        if name not in self.files():
+            return self.reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
+        if request.command == "GET":
+            self.served.append(name)
+        etag = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        self.reply(request, 200, (self.folder / name).read_bytes(), {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+    def reply(self, request, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        request.send_response(status)
+        for key, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
+            request.send_header(key, value)
+        request.end_headers()
+        if request.command == "GET":
+            half = len(body) // 2
+            request.wfile.write(body[:half])
+            time.sleep(self.pause)
+            if self.cut is None or not request.path.endswith(self.cut):
+                request.wfile.write(body[half:])
+
+
+def point_to(address: str, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Hub]:
+    hub = Hub(folder)
+    point_to(hub.address, monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+NEEDED = [
+    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json", "tokenizer/vocab.json",
+    "unet/config.json", "vae/config.json",
+]  # fmt: skip
+
+
+def fill_up(folder: Path, *fp16_parts: str) -> None:
+    """What else such repositories hold, and the fp16 weights of some parts."""
+    (folder / "safety_checker").mkdir()
+    for name in ("v1-5.ckpt", "v1-5.safetensors", "README.md", "safety_checker/model.safetensors", "unet/model.bin",
+                 "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.non_ema.safetensors"):  # fmt: skip
+        (folder / name).write_bytes(b"not needed")
+    for part in fp16_parts:
+        path = folder / part / f"{STEMS[part]}.safetensors"
+        metadata = {"format": "pt", "variant": "fp16"}  # the same bytes would not be fetched again
+        save_file(load_file(path), path.with_suffix(".fp16.safetensors"), metadata)
+
+
+def test_the_shipped_model_lies_in_the_package():
+    assert (bundled_path() / "model_index.json").is_file()
+
+
+def test_only_the_needed_files_are_fetched_from_the_hub(hub: Hub, folder: Path):
+    fill_up(folder, "unet", "vae", "text_encoder")
+    model = load("owner/tiny", revision="v1")
+    weights = ["text_encoder/model.safetensors", UNET_WEIGHTS, "vae/diffusion_pytorch_model.safetensors"]
+    assert sorted(hub.served) == sorted(NEEDED + weights)
+    assert pixel_difference(our_image(model), our_image(load(folder))) == 0
+
+    hub.served.clear()
+    load("owner/tiny", dtype=torch.float16)
+    assert sorted(hub.served) == [name.replace(".safetensors", ".fp16.safetensors") for name in sorted(weights)]
+
+
+def test_each_part_comes_in_the_variant_that_there_is(hub: Hub, folder: Path):
+    fill_up(folder, "unet")
+    load("owner/tiny", dtype=torch.float16)
+    fetched = [name for name in hub.served if name.endswith(".safetensors")]
+    assert sorted(fetched) == ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+                               "vae/diffusion_pytorch_model.safetensors"]  # fmt: skip
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_shards_are_fetched_with_their_index(hub: Hub, folder: Path, pipe: StableDiffusionPipeline, old_names):
+    shutil.rmtree(folder)
+    pipe.save_pretrained(folder, max_shard_size="60KB", variant="fp16")
+    if old_names:
+        index = next((folder / "unet").glob("*.index.fp16.json"))
+        names = json.loads(index.read_text())["weight_map"]
+        older = {
+            name: name.replace(".fp16", "").replace(".safetensors", ".fp16.safetensors") for name in names.values()
+        }
+        for name in older:
+            (folder / "unet" / name).rename(folder / "unet" / older[name])
+        edit(index, weight_map={tensor: older[name] for tensor, name in names.items()})
+        index.rename(index.with_name("diffusion_pytorch_model.safetensors.fp16.index.json"))
+    model = load("owner/tiny")
+    assert pixel_difference(our_image(model), their_image(pipe)) <= 1
+
+
+def test_what_was_fetched_once_loads_offline(hub: Hub, monkeypatch):
+    load("owner/tiny")
+    hub.served.clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load("owner/tiny")
+    load("owner/tiny", dtype=torch.float16)
+    assert hub.served == []
+
+
+def test_a_model_that_cannot_be_built_is_refused_before_its_weights_are_fetched(hub: Hub, folder: Path):
+    edit(folder / "unet/config.json", in_channels=9)
+    with one_sentence("9 channels"):
+        load("owner/tiny")
+    assert sorted(hub.served) == NEEDED
+
+
+def test_a_slow_hub(hub: Hub, folder: Path):
+    hub.pause = 0.1
+    assert pixel_difference(our_image(load("owner/tiny")), our_image(load(folder))) == 0
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+
+def refused(*words: str, source: str = "owner/tiny", **options) -> None:
+    """Expect an InputError of one line that says these words."""
+    with pytest.raises(InputError) as caught:
+        load(source, **options)
+    message = str(caught.value)
+    assert message.isprintable() and all(word in message for word in (source, *words)), message
+
+
+@pytest.mark.parametrize(
+    "refusal, words",
+    [
+        ((404, "RepoNotFound"), ["Repository Not Found", "authenticated"]),
+        ((401, "RepoNotFound"), ["Repository Not Found", "authenticated"]),
+        ((401, "GatedRepo"), ["gated"]),
+        ((403, "GatedRepo"), ["gated"]),
+        ((404, "RevisionNotFound"), ["Revision Not Found", "v9"]),
+        ((429, "TooMany"), ["429"]),
+        ((500, "Oops"), ["500"]),
+        ((503, "Oops"), ["503"]),
+    ],
+)
+def test_the_hub_refuses(hub: Hub, refusal, words):
+    hub.refusal = refusal
+    refused(*words, revision="v9")
+
+
+@pytest.mark.parametrize("name", ["owner/a--b", "owner/name.git"])
+def test_a_name_that_the_hub_cannot_have(hub: Hub, name: str):
+    refused(source=name)
+
+
+def test_no_network(hub: Hub, monkeypatch):
+    point_to("http://127.0.0.1:9", monkeypatch)  # where nobody listens
+    refused("internet connection")
+
+
+def test_offline_and_not_there(hub: Hub, tmp_path: Path):
+    """In a process of its own, as huggingface_hub reads the variable when it is imported."""
+    settings = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "ldm_course.cli", "txt2img", "a dog", "--model", "owner/tiny"]
+    done = subprocess.run(command, env=os.environ | settings, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "'owner/tiny'" in done.stderr and "HF_HUB_OFFLINE" in done.stderr
+    assert hub.served == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [UNET_WEIGHTS, "vae/config.json"])
+def test_a_connection_that_breaks_leaves_no_half_file(hub: Hub, folder: Path, tmp_path: Path, name: str):
+    hub.cut = name
+    refused("could not be fetched")
+    assert not list((tmp_path / "cache").glob(f"*/snapshots/*/{name}"))
+    hub.cut = None
+    assert pixel_difference(our_image(load("owner/tiny")), our_image(load(folder))) == 0
+
+
+def test_a_repository_in_another_format(hub: Hub, folder: Path):
+    (folder / "model_index.json").unlink()
+    with one_sentence("model_index.json"):
+        load("owner/tiny")
+
+
+def test_a_repository_with_pickles_only(hub: Hub, folder: Path):
+    (folder / UNET_WEIGHTS).rename(folder / "unet/diffusion_pytorch_model.bin")
+    with one_sentence("unet", "safetensors"):
+        load("owner/tiny")
+    assert not any(name.endswith(".bin") for name in hub.served)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Bad.\nThing. Happened"), OSError(28, "No space left on device")])
+def test_whatever_else_goes_wrong_while_fetching(monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    refused(type(error).__name__)
