@@ -272,7 +272,7 @@ def _read(module: M, run: Path, stage: str) -> M:
 
 
 def _read_header(run: Path, stage: str, entry: str = "training") -> dict[str, Any]:
-    """How a stage's weights were trained, by stage, as the VAE's may also have been through "decoder"; or "config"."""
+    """How a stage's weights were trained, by stage (the VAE's may also have been through "decoder"); or "config"."""
     path = _part(run, stage)
     try:
         with safe_open(path, "pt") as file:
