@@ -38,6 +38,8 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """
     if not isinstance(image, Image.Image):
         raise InputError(f"An image must be a PIL image, not {type(image).__name__}; open files with load_image.")
+    if 0 in image.size:
+        raise InputError(f"The image has {image.width} x {image.height} pixels, so there is nothing to work on.")
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode[0] in "IF":  # PIL's own conversion clips these at 255
@@ -73,7 +75,7 @@ def to_grey(mask: Image.Image) -> Image.Image:
     """
     grey = to_rgb(mask, background="black")
     pixels = np.asarray(grey)
-    is_image = np.ptp(pixels.astype(int), axis=2).max(initial=0) > 48  # JPEG tints a black and white mask by less
+    is_image = np.ptp(pixels.astype(int), axis=2).max() > 48  # JPEG tints a black and white mask by less
     if mask.has_transparency_data:
         luminance, alpha = mask.convert("RGBA").convert("LA").split()
         visible = np.asarray(luminance)[np.asarray(alpha) > 0]
