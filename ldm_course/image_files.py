@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from typing import TYPE_CHECKING
 
 from ldm_course.errors import InputError
+
+if TYPE_CHECKING:  # `ldm-course --help` does not wait for it
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 

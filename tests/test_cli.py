@@ -142,6 +142,7 @@ def test_choices_are_all_there_are():
     assert choices("train", "stage") == {*stages.ORDER, "all"}
     for attribute, values in ldm.scenes.ATTRIBUTES.items():
         assert choices("scene", attribute) == set(values)
+    assert choices("inpaint", "part") == {*masks.REGIONS, *ldm.scenes.PARTS}
 
 
 # ---- images ----------------------------------------------------------------------------------------------------
