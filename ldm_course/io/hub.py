@@ -9,15 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ldm_course.errors import InputError
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.weights import STEMS, variants, weight_files, weight_patterns
 
 SMALL_FILES = ["model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt"]
 SMALL_FILES += [f"{part}/config.json" for part in STEMS]
-
-
-def bundled_path() -> Path:
-    """The folder of the model that ships with the package, in diffusers' format."""
-    return Path(__file__).parents[1] / "pretrained"
 
 
 def locate(source: str | Path | None, revision: str | None) -> tuple[Path, str | None]:

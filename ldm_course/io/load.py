@@ -44,8 +44,8 @@ def load(
     Args:
         source: a folder in diffusers' format, or an id on the Hugging Face hub, "owner/name", from which only the
             needed files are fetched. None is the model that ships with the package.
-        device: where the modules go. None is CUDA or else MPS if there is one, which a line on stderr then says, and
-            otherwise the CPU.
+        device: where the modules go. None takes CUDA, or else MPS, or else the CPU; one line on stderr names the GPU
+            that was taken.
         dtype: of the weights; None is torch.float32. For torch.float16, `*.fp16.safetensors` are preferred.
         revision: a branch, tag or commit on the hub.
         offload: keep the text encoder and the VAE on the CPU, and move each to the device only while it runs: for a
