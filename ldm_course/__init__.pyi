@@ -10,7 +10,7 @@ from . import unet as unet
 from . import vae as vae
 from .errors import InputError as InputError
 from .images import load_image as load_image
-from .io.hub import bundled_path as bundled_path
+from .io.bundled import bundled_path as bundled_path
 from .io.load import load as load
 from .io.save import save as save
 from .loss import diffusion_loss as diffusion_loss

@@ -92,7 +92,7 @@ def denoise(
         both = both.to(model.device, model.dtype)  # (b or 2b, 77, d): a scale of 1 needs no negative half
         levels = [*map(model.schedule.alpha_bar, steps), final_alpha_bar(model.schedule, step)]
         path = list(zip(steps, [*steps[1:], -1], levels, levels[1:]))
-        for t, t_prev, alpha_bar_t, alpha_bar_prev in tqdm(path, disable=not progress):
+        for t, t_prev, alpha_bar_t, alpha_bar_prev in tqdm(path) if progress else path:
             x = x_t if scale == 1 else torch.cat([x_t, x_t])
             prediction = model.unet(x.to(model.dtype), torch.tensor([t], device=x.device), both)  # eps or v
             prediction = check_result("The UNet", prediction, x).float()

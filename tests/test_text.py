@@ -13,7 +13,7 @@ import torch
 from helpers import tiny_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import _fill_text_encoder
 from ldm_course.model import encode_prompt
 from ldm_course.scenes import random_caption, training_scene

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ldm_course import pipelines
 from ldm_course.errors import InputError
 from ldm_course.evaluate.reference import diffusers_pipeline
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.model import LatentDiffusion
 from ldm_course.scenes import Scene

@@ -28,7 +28,7 @@ from ldm_course.evaluate.metrics import (
 )
 from ldm_course.evaluate.model_card import read_training
 from ldm_course.images import to_pil
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import SAMPLERS, check_seed

@@ -229,7 +229,8 @@ def _run(training: Training[M], name: str, sample: Callable[[M, Path], None] | N
     saved = sampled = progress.seconds
     training.model.train()
     clock = time.monotonic()
-    with tqdm(total=100.0, initial=100 * training.share, desc=name, disable=not main) as bar:
+    percent = tqdm(total=100.0, initial=100 * training.share, desc=name) if main else tqdm(disable=True)
+    with percent as bar:  # without disable=False, which would override TQDM_DISABLE
         bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
         while training.share < 1.0:
             training.step()

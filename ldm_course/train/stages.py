@@ -34,7 +34,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 from ldm_course.errors import InputError, brief, check_choice
 from ldm_course.evaluate.classifier import WEIGHTS, Classifier, load_classifier
 from ldm_course.evaluate.model_card import read_training
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.io.save import save
 from ldm_course.model import LatentDiffusion

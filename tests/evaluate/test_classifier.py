@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldm_course.evaluate import metrics
 from ldm_course.evaluate.classifier import classify, load_classifier
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 
 
 def test_it_finds_the_attributes_of_rendered_scenes():

@@ -7,7 +7,7 @@ import copy
 import yaml
 
 from ldm_course.evaluate.model_card import model_card, read_training
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 
 EVALUATION = {"demo: a dog with glasses": {"right": 87, "count": 100}, "VAE: PSNR": 31.63}
 

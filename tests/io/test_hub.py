@@ -24,7 +24,7 @@ from model_folders import UNET_WEIGHTS, edit, our_image, their_image
 from safetensors.torch import load_file, save_file
 
 from ldm_course.errors import InputError
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.io.weights import STEMS
 

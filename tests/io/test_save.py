@@ -19,7 +19,7 @@ from tokenizers import normalizers
 from transformers import AddedToken, CLIPTextModel, CLIPTokenizer
 
 from ldm_course.io import save as module
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.io.save import save
 from ldm_course.model import LatentDiffusion

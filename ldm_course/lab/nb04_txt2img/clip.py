@@ -15,7 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from ldm_course import text
 from ldm_course.errors import InputError
 from ldm_course.evaluate.reference import quiet
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.lab.nb01_vae.figures import small_scenes
 from ldm_course.scenes import ATTRIBUTES, captions
 

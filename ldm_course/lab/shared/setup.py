@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ldm_course.errors import InputError
-from ldm_course.io.hub import bundled_path
+from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.model import LatentDiffusion
 
