@@ -148,7 +148,7 @@ STEPS_TEXT = "1 to 999, or 1000 unless the spacing is leading; more is slower an
 GUIDANCE_TEXT = """How strongly to follow the prompt: 1 is plain and takes half the time, more exaggerates, less mixes
 in what the negative prompt gives (diffusers does not guide there)."""
 PART_TEXT = f"{', '.join(REGIONS)}; in an image by `ldm-course scene` also {', '.join(PARTS)}."
-STRENGTH_TEXT = "0 to 1, the share of the steps that is done; 0 changes nothing."
+STRENGTH_TEXT = "0 to 1, the share of the steps that is done, at least one; 0 changes nothing."
 HOW = _together(
     _option("--num-inference-steps", "N", STEPS_TEXT, POSITIVE, 50),
     _option("--guidance-scale", "X", GUIDANCE_TEXT, default=7.5),
@@ -217,7 +217,7 @@ def img2img(**options: Any) -> None:
 @cli.command()
 @PROMPT
 @IMAGE
-@_option("--mask", "FILE", "A mask of IMAGE's size: white where to change it, black elsewhere.")
+@_option("--mask", "FILE", "White where to change IMAGE, black elsewhere, of its size; not an image with a hole.")
 @_option("--box", "LEFT,TOP,RIGHT,BOTTOM", "A rectangle, in pixels from the top left corner.")
 @_option("--part", "NAME", PART_TEXT, click.Choice((*REGIONS, *PARTS)))
 @_option("--grow", "N", "Widen the mask by so many pixels on all sides.", click.IntRange(0, 64), 0)

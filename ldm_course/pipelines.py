@@ -138,6 +138,16 @@ def keep_known_region(x: Tensor, z: Tensor, noise: Tensor, mask: Tensor, alpha_b
     return mask * x + (1 - mask) * (math.sqrt(alpha_bar) * z + math.sqrt(1 - alpha_bar) * noise)
 
 
+def known_region_hook(model: LatentDiffusion, z: Tensor, noise: Tensor, mask: Tensor) -> AfterStep:
+    """The `after_step` that keeps the known region at x's own noise level, and without noise at the end."""
+
+    def after_step(x: Tensor, t_prev: int) -> Tensor:
+        alpha_bar = 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev)
+        return keep_known_region(x, z, noise, mask, alpha_bar)
+
+    return after_step
+
+
 @pipeline
 def txt2img(
     model: LatentDiffusion,
@@ -288,9 +298,7 @@ def inpaint(
     else:
         x_start = model.schedule.add_noise(z, noise, timesteps[0]) if timesteps else z
 
-    def after_step(x: Tensor, t_prev: int) -> Tensor:
-        return keep_known_region(x, z, noise, mask, 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev))
-
+    after_step = known_region_hook(model, z, noise, mask)
     x = sample(model, x_start, contexts, timesteps, generator, options, after_step)
     repainted = to_pil(model.decode(x))
     if composite:

@@ -11,12 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course import images, pipelines
-from ldm_course.lab.nb06_inpainting.studio import known_region_hook
 from ldm_course.lab.shared import plots
 from ldm_course.lab.shared.verdict import RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged
 from ldm_course.masks import region_mask
 from ldm_course.model import LatentDiffusion
-from ldm_course.pipelines import inpaint
+from ldm_course.pipelines import inpaint, known_region_hook
 from ldm_course.sampling import AfterStep, denoise, draw_noise
 from ldm_course.scenes import Scene
 

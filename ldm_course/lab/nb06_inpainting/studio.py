@@ -15,23 +15,10 @@ from ldm_course.lab.shared import live, plots
 from ldm_course.lab.shared.painter import MaskPainter
 from ldm_course.lab.shared.prepared import GUIDANCE, EncodedImage
 from ldm_course.model import LatentDiffusion
-from ldm_course.pipelines import keep_known_region
+from ldm_course.pipelines import known_region_hook
 from ldm_course.sampling import AfterStep, denoise
 
 STEPS = 12  # of DPM-Solver++
-
-
-def known_region_hook(model: LatentDiffusion, z: Tensor, noise: Tensor, mask: Tensor) -> AfterStep:
-    """The `after_step` that puts the known region back at x's own noise level, and without noise at the end.
-
-    z and noise are (b, c, h, w), mask is (b or 1, 1, h, w), 1 where to repaint.
-    """
-
-    def after_step(x: Tensor, t_prev: int) -> Tensor:
-        alpha_bar = 1.0 if t_prev == -1 else model.schedule.alpha_bar(t_prev)
-        return keep_known_region(x, z, noise, mask, alpha_bar)
-
-    return after_step
 
 
 class Sampler(EncodedImage):
