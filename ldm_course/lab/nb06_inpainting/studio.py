@@ -7,7 +7,6 @@ from typing import Any
 
 import ipywidgets
 from PIL import Image
-from torch import Tensor
 
 from ldm_course import samplers
 from ldm_course.images import latent_mask
@@ -16,7 +15,7 @@ from ldm_course.lab.shared.painter import MaskPainter
 from ldm_course.lab.shared.prepared import GUIDANCE, EncodedImage
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import known_region_hook
-from ldm_course.sampling import AfterStep, denoise
+from ldm_course.sampling import denoise
 
 STEPS = 12  # of DPM-Solver++
 
