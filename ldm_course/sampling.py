@@ -112,6 +112,9 @@ def denoise(
     return states()
 
 
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+
 def check_callable(name: str, function: object, arguments: str) -> None:
     """Raise InputError unless the function can be called with these arguments."""
     try:
@@ -122,21 +125,17 @@ def check_callable(name: str, function: object, arguments: str) -> None:
 
 def check_result(name: str, result: object, like: Tensor) -> Tensor:
     """The result; raises InputError unless it is a tensor of the shape of `like`."""
-    if not isinstance(result, Tensor) or result.shape != like.shape:
-        has = f"of shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
-        wrap = (
-            ", so wrap it: lambda *args: unet(*args).sample" if hasattr(result, "sample") else ""
-        )  # diffusers' UNet
-        raise InputError(f"{name} must return a tensor of shape {tuple(like.shape)}; its result is {has}{wrap}.")
-    return result
+    if isinstance(result, Tensor) and result.shape == like.shape:
+        return result
+    has = f"of shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+    wrap = "; wrap it: lambda *args: unet(*args).sample" if hasattr(result, "sample") else ""  # diffusers' UNet
+    raise InputError(f"{name} must return a tensor of shape {tuple(like.shape)}, and its result is {has}{wrap}.")
 
 
 def check_guidance(guidance_scale: float) -> None:
     """Raise InputError unless the scale is a finite number; far beyond 10000 only overflow is left."""
     if not isinstance(guidance_scale, Real) or not abs(guidance_scale) <= 10_000:
-        raise InputError(
-            f"guidance_scale is {guidance_scale!r}; it must be a finite number, at most 10000, such as 7.5."
-        )
+        raise InputError(f"guidance_scale is {guidance_scale!r}; it must be a finite number, at most 10000.")
 
 
 def check_generator(generator: Generators, batch: int) -> None:
@@ -173,22 +172,14 @@ def check_tensors(
     for name, value in (("x_T", x_T), ("context", context), ("negative_context", negative)):
         if not isinstance(value, Tensor):
             raise InputError(f"{name} must be a torch.Tensor, not {type(value).__name__}.")
-    if x_T.dim() != 4 or context.dim() != 3 or len(x_T) != len(context) or 0 in x_T.shape:
-        raise InputError(
-            f"x_T must be (b, c, h, w) and context (b, tokens, d) with the same b; they are {tuple(x_T.shape)} "
-            f"and {tuple(context.shape)}."
-        )
-    if negative.shape != context.shape:
-        raise InputError(
-            f"negative_context must have context's shape, {tuple(context.shape)}; it has {tuple(negative.shape)}."
-        )
     if guidance_scale != 1 and negative_context is None:
-        raise InputError(
-            "Guidance needs negative_context, such as the empty text's vectors; or set guidance_scale=1."
-        )
+        raise InputError("Guidance needs negative_context, such as the empty text's; or set guidance_scale=1.")
+    shapes = f"they are {tuple(x_T.shape)}, {tuple(context.shape)} and {tuple(negative.shape)}"
+    fit = x_T.dim() == 4 and context.dim() == 3 and len(x_T) == len(context) and negative.shape == context.shape
+    if not fit or 0 in x_T.shape:
+        raise InputError(f"The loop needs x_T (b, c, h, w), context and negative_context (b, tokens, d); {shapes}.")
     config = getattr(model.unet, "config", None)  # a UNet of your own may have none
     if config and (x_T.shape[1], context.shape[2]) != (config.in_channels, config.cross_attention_dim):
         raise InputError(
-            f"The UNet reads latents of {config.in_channels} channels and vectors of {config.cross_attention_dim}; "
-            f"x_T has {x_T.shape[1]} and context {context.shape[2]}."
+            f"The UNet needs {config.in_channels} channels and d = {config.cross_attention_dim}; {shapes}."
         )
