@@ -9,7 +9,9 @@ SEED    = 1
 
 JOBS    = 2
 
-PY := .venv/bin/python
+# PYTHON=python3.13 has an environment of its own, .venv-3.13; any other name shares .venv.
+VENV := $(if $(filter python3.%,$(PYTHON)),.venv-$(PYTHON:python%=%),.venv)
+PY := $(VENV)/bin/python
 # Tests run in JOBS processes of one thread each, which is quicker than one process of several threads.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
@@ -25,10 +27,10 @@ help:
 	@echo 'make format              format code and notebooks, and repair what lint can repair'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
-	@echo 'The first run installs into .venv; PYTHON=python3.12 picks another Python (3.11 or newer).'
+	@echo 'The first run installs into .venv; PYTHON=python3.13 runs another Python (3.11 or newer), in .venv-3.13.'
 
 # JupyterLab refuses to run as root (in a container, say) unless told.
-lab: .venv/.lab
+lab: $(VENV)/.lab
 	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_FLAGS) notebooks
 
 # The words go through the environment, unexpanded: quotes, apostrophes and dollars are safe in a prompt.
@@ -36,14 +38,14 @@ override PROMPT := $(value PROMPT)
 override OUT := $(value OUT)
 image: export LDM_PROMPT = $(PROMPT)
 image: export LDM_OUT = $(OUT)
-image: .venv/.core
-	@.venv/bin/ldm-course txt2img --seed $(SEED) -o "$$LDM_OUT" -- "$$LDM_PROMPT"
+image: $(VENV)/.core
+	@$(VENV)/bin/ldm-course txt2img --seed $(SEED) -o "$$LDM_OUT" -- "$$LDM_PROMPT"
 
-lint: .venv/.test
+lint: $(VENV)/.test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports
+	$(VENV)/bin/lint-imports
 
 check: lint
 	$(PYTEST) -m "not slow" $(addprefix --ignore=tests/,evaluate lab robustness train)
@@ -53,11 +55,11 @@ test: lint
 	$(PYTEST) --nbval-lax --nbval-current-env notebooks
 
 # New random cases each time; those that failed are stored in .hypothesis and tried again first.
-test-long: .venv/.test
+test-long: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long KILLS=20 $(PY) -m pytest tests/robustness
 
 # Some of the tests:  make test-browser TESTS="-k 05"
-test-browser: .venv/.browser
+test-browser: $(VENV)/.browser
 	$(PY) -m pytest --confcutdir=tests/browser tests/browser $(TESTS)
 
 # One set only:  make test-versions VERSIONS=colab
@@ -73,7 +75,7 @@ test-wheel:
 	build/alone/bin/python -m pip install --quiet --no-compile -c constraints.txt dist/*.whl
 	cd build/alone && bin/ldm-course txt2img "a dog with glasses" --seed 1 -o wheel.png
 
-format: .venv/.test
+format: $(VENV)/.test
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -82,22 +84,22 @@ clean:
 	find . -path './.venv*' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv .venv-versions
+	rm -rf .venv .venv-*
 
 # Installation. The stamps .core, .lab, .test and .browser say what .venv holds. They are written last, so an
 # interrupted installation is resumed; while they are newer than the two files, nothing is installed and no network
 # is needed. (--no-compile: Python compiles only what it imports.)
-.venv/.core: STAMPS = .venv/.core
-.venv/.lab:  STAMPS = .venv/.core .venv/.lab
-.venv/.test: STAMPS = .venv/.core .venv/.lab .venv/.test
-.venv/.browser: STAMPS = .venv/.core .venv/.lab .venv/.test .venv/.browser
-.venv/.lab:  EXTRAS = [lab,train]
-.venv/.test: EXTRAS = [lab,train,test]
-.venv/.browser: EXTRAS = [lab,train,test,browser]
-.venv/.core .venv/.lab .venv/.test .venv/.browser: pyproject.toml constraints.txt $(PY)
+$(VENV)/.core: STAMPS = $(VENV)/.core
+$(VENV)/.lab:  STAMPS = $(VENV)/.core $(VENV)/.lab
+$(VENV)/.test: STAMPS = $(VENV)/.core $(VENV)/.lab $(VENV)/.test
+$(VENV)/.browser: STAMPS = $(VENV)/.core $(VENV)/.lab $(VENV)/.test $(VENV)/.browser
+$(VENV)/.lab:  EXTRAS = [lab,train]
+$(VENV)/.test: EXTRAS = [lab,train,test]
+$(VENV)/.browser: EXTRAS = [lab,train,test,browser]
+$(VENV)/.core $(VENV)/.lab $(VENV)/.test $(VENV)/.browser: pyproject.toml constraints.txt $(PY)
 	@$(PY) -m pip --version >/dev/null 2>&1 || { \
 	  command -v "$(PYTHON)" >/dev/null || { echo "$$NO_PYTHON" >&2; exit 1; }; \
-	  "$(PYTHON)" -c "$$CHECK_PYTHON" && "$(PYTHON)" -m venv --clear .venv; }
+	  "$(PYTHON)" -c "$$CHECK_PYTHON" && "$(PYTHON)" -m venv --clear $(VENV); }
 	$(PY) -m pip install --no-compile -c constraints.txt -e ".$(EXTRAS)"
 	@touch $(STAMPS)
 
