@@ -14,8 +14,8 @@ from PIL import Image
 from ldm_course.images import latent_mask, load_image, resized, to_grey, to_pil, to_rgb, to_tensor, worked_size
 
 
-def image_of(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+def image_of(width: int = 24, height: int = 16) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def pixel(image: Image.Image) -> tuple[int, ...]:
@@ -31,6 +31,7 @@ def test_same_tensors_as_diffusers():
     images = 1.5 * noise(2, 3, 8, 16)  # beyond [-1, 1], too
     ours, theirs = to_pil(images), processor.postprocess(images, output_type="pil")
     assert [np.array_equal(a, b) for a, b in zip(ours, theirs)] == [True, True]
+    assert torch.equal(images, 1.5 * noise(2, 3, 8, 16))
 
 
 def test_every_byte_survives_the_round_trip():
@@ -46,33 +47,35 @@ def test_shrinking_is_diffusers():
     assert resized([image], image.size)[0] is image
 
 
-def test_modes():
-    red = (255, 0, 0)
-    assert pixel(Image.new("RGB", (8, 8), red)) == red
-    assert pixel(Image.new("L", (8, 8), 77)) == (77, 77, 77)
-    assert pixel(Image.new("1", (8, 8), 1)) == (255, 255, 255)
-    assert pixel(Image.new("P", (8, 8), 0)) == (0, 0, 0)
-    assert pixel(Image.new("RGB", (8, 8), red).quantize()) == red
-    assert pixel(Image.new("CMYK", (8, 8), (0, 255, 255, 0))) == red
-
-
-def test_transparency_lies_on_white():
-    assert pixel(Image.new("RGBA", (8, 8), (255, 0, 0, 255))) == (255, 0, 0)
-    assert pixel(Image.new("RGBA", (8, 8), (0, 0, 0, 0))) == (255, 255, 255)
-    assert pixel(Image.new("RGBA", (8, 8), (255, 0, 0, 128))) == (255, 127, 127)
-    assert pixel(Image.new("LA", (8, 8), (0, 0))) == (255, 255, 255)
-    assert pixel(Image.new("LA", (8, 8), (9, 255))) == (9, 9, 9)
+@pytest.mark.parametrize(
+    "mode, colour, seen",
+    [
+        ("RGB", (255, 0, 0), (255, 0, 0)),
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("P", 0, (0, 0, 0)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("RGBA", (255, 0, 0, 255), (255, 0, 0)),  # transparency lies on white
+        ("RGBA", (0, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+        ("LA", (0, 0), (255, 255, 255)),
+        ("LA", (9, 255), (9, 9, 9)),
+    ],
+)
+def test_modes(mode, colour, seen):
+    image = Image.new(mode, (8, 8), colour)
+    before = image.tobytes()
+    assert pixel(image) == seen
+    assert image.mode == mode and image.tobytes() == before
 
 
 def test_transparent_palette(tmp_path):
     """A GIF-like PNG: one palette entry is see-through."""
     image = Image.new("P", (8, 8), 1)
     image.putpalette([10, 20, 30, 40, 50, 60])
-    image.save(tmp_path / "palette.png", transparency=1)
-    loaded = load_image(tmp_path / "palette.png")
-    assert loaded.mode == "P" and pixel(loaded) == (255, 255, 255)
-    image.save(tmp_path / "opaque.png")
-    assert pixel(load_image(tmp_path / "opaque.png")) == (40, 50, 60)
+    for options, seen in (({"transparency": 1}, (255, 255, 255)), ({}, (40, 50, 60))):
+        image.save(tmp_path / "palette.png", **options)
+        assert pixel(load_image(tmp_path / "palette.png")) == seen
 
 
 @pytest.mark.parametrize(
@@ -80,20 +83,18 @@ def test_transparent_palette(tmp_path):
     [(255, 77, 77), (4095, 2048, 128), (65_535, 0, 0), (65_535, 128, 0), (65_535, 129, 1), (65_535, 30_000, 117)],
 )
 def test_grey_of_more_than_8_bits(tmp_path, white, value, byte):
-    """8, 12 and 16 bits, told apart by the largest value; from a file, and as the integers of a 32-bit image."""
+    """8, 12 and 16 bits, told apart by the largest value; from a file, as 32-bit integers, and as floats."""
     pixels = np.full((8, 8), value, dtype=np.uint16)
     pixels[-1, -1] = white
     Image.fromarray(pixels).save(tmp_path / "deep.png")
-    for image in (load_image(tmp_path / "deep.png"), Image.fromarray(pixels.astype(np.int32))):
-        assert image.mode.startswith("I") and pixel(image) == (byte,) * 3
+    integers, floats = (Image.fromarray(pixels.astype(dtype)) for dtype in (np.int32, np.float32))
+    for image in (load_image(tmp_path / "deep.png"), integers, floats):
+        assert image.mode[0] in "IF" and pixel(image) == (byte,) * 3
         assert to_rgb(image).getpixel((7, 7)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("white, value, byte", [(1, 0.5, 128), (1, 0.0, 0), (255, 128, 128), (65_535, 30_000, 117)])
-def test_grey_of_floats(white, value, byte):
-    pixels = np.full((8, 8), value, dtype=np.float32)
-    pixels[-1, -1] = white
-    assert pixel(Image.fromarray(pixels)) == (byte,) * 3
+def test_grey_floats_from_0_to_1():
+    assert pixel(Image.fromarray(np.array([[0.5, 0.0, 1.0]], dtype=np.float32))) == (128, 128, 128)
 
 
 def test_exif_rotation(tmp_path):
@@ -106,19 +107,8 @@ def test_exif_rotation(tmp_path):
     upright = to_rgb(load_image(tmp_path / "phone.png"))
     assert upright.size == (16, 32)
     assert upright.getpixel((8, 4)) == (255, 0, 0) and upright.getpixel((8, 28)) == (255, 255, 255)
-    box_mask = Image.new("L", (32, 16))
-    box_mask.save(tmp_path / "mask.png", exif=exif)
+    Image.new("L", (32, 16)).save(tmp_path / "mask.png", exif=exif)
     assert to_grey(load_image(tmp_path / "mask.png")).size == (16, 32)
-
-
-def test_inputs_are_not_changed():
-    image = Image.new("RGBA", (8, 8), (1, 2, 3, 4))
-    before = image.tobytes()
-    to_tensor(image), to_grey(image), latent_mask(Image.new("L", (8, 8), 255))
-    assert image.mode == "RGBA" and image.tobytes() == before
-    x = 2 * noise(1, 3, 8, 8)
-    to_pil(x)
-    assert torch.equal(x, 2 * noise(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -127,17 +117,14 @@ def test_inputs_are_not_changed():
         ((128, 128), 128**2, (128, 128)),
         ((130, 127), 128**2 * 2, (128, 120)),  # rounded down
         ((64, 40), 128**2, (64, 40)),  # not enlarged
-        ((256, 256), 128**2, (128, 128)),
         ((640, 640), 128**2, (128, 128)),
         ((4000, 3000), 128**2, (144, 104)),  # a phone's photo on the small model
         ((3000, 4000), 128**2, (104, 144)),
         ((512, 768), 512**2, (416, 624)),
-        ((8, 8), 128**2, (8, 8)),
     ],
 )
 def test_worked_size(size, area, expected):
     assert worked_size(*size, area) == expected
-    assert expected[0] * expected[1] <= area
 
 
 def test_worked_size_of_other_cells():
@@ -159,26 +146,25 @@ def test_same_latent_mask_as_diffusers():
     assert latent_mask(mask, downscale=4).shape == (1, 1, 10, 16)
 
 
-def test_mask_threshold():
-    mask = Image.new("L", (16, 8), 127)
-    mask.paste(128, (8, 0, 16, 8))
+def right_half(mode: str, black: object, white: object) -> Image.Image:
+    mask = Image.new(mode, (16, 8), black)
+    mask.paste(white, (8, 0, 16, 8))
+    return mask
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        right_half("L", 127, 128),
+        right_half("L", 0, 1),  # zeros and ones
+        right_half("1", 0, 1),
+        right_half("1", 0, 1).convert("P"),
+        right_half("RGB", "black", "white"),
+        right_half("RGBA", (0, 0, 0, 0), (255, 255, 255, 255)),  # white strokes on nothing, as paint programs save
+    ],
+)
+def test_masks_of_other_modes(mask):
     assert latent_mask(mask).tolist() == [[[[0.0, 1.0]]]]
-
-
-def test_masks_of_other_modes():
-    """White strokes on nothing, as a paint program saves them, are a mask; see-through is not painted."""
-    strokes = Image.new("RGBA", (16, 8), (0, 0, 0, 0))
-    strokes.paste((255, 255, 255, 255), (8, 0, 16, 8))
-    box = Image.new("1", (16, 8))
-    box.paste(1, (8, 0, 16, 8))
-    for mask in (strokes, box, box.convert("RGB"), box.convert("P")):
-        assert latent_mask(mask).tolist() == [[[[0.0, 1.0]]]]
-
-
-def test_a_mask_of_zeros_and_ones():
-    pixels = np.zeros((8, 16), dtype=np.uint8)
-    pixels[:, 8:] = 1
-    assert latent_mask(Image.fromarray(pixels)).tolist() == [[[[0.0, 1.0]]]]
 
 
 def test_a_mask_as_a_jpeg_is_tinted_and_still_a_mask():

@@ -48,10 +48,7 @@ def test_x0_and_eps_undo_add_noise(prediction):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_timesteps_are_diffusers(spacing):
-    """For every number of steps, from high to low, each once, within the schedule.
-
-    A deliberate difference: rounding in diffusers' "trailing" can add a timestep -1, as for 61 steps. We drop it.
-    """
+    """For every number of steps. Rounding in diffusers' "trailing" can add a timestep -1, as for 61; we drop it."""
     ours, theirs = NoiseSchedule(timestep_spacing=spacing), diffusers_schedule(spacing)
     dropped = 0
     for n in range(1, 1000 if spacing == "leading" else 1001):
@@ -61,9 +58,8 @@ def test_timesteps_are_diffusers(spacing):
             dropped += 1
             del reference[-1]
         timesteps = ours.timesteps(n)
-        assert timesteps == reference and len(timesteps) == n
-        assert all(a > b for a, b in zip(timesteps, timesteps[1:])) and 0 <= timesteps[-1] and timesteps[0] < 1000
-        assert all(type(t) is int for t in timesteps)
+        assert timesteps == NoiseSchedule().timesteps(n, spacing) == reference and len(timesteps) == n
+        assert timesteps == sorted(set(timesteps), reverse=True) and all(type(t) is int for t in timesteps)
     assert (dropped > 0) == (spacing == "trailing")
 
 
@@ -73,8 +69,6 @@ def test_timesteps_that_are_quoted():
     assert schedule.timesteps(1) == [1] and schedule.timesteps(2) == [501, 1]
     assert schedule.timesteps(50, "trailing")[:2] == [999, 979] and schedule.timesteps(50, "trailing")[-1] == 19
     assert schedule.timesteps(50, "linspace")[:3] == [999, 979, 958] and schedule.timesteps(50, "linspace")[-1] == 0
-    assert NoiseSchedule(timestep_spacing="trailing").timesteps(10) == schedule.timesteps(10, "trailing")
-    assert schedule.timesteps(1000, "trailing") == list(range(999, -1, -1))
 
 
 def test_levels_that_are_quoted():
@@ -82,9 +76,3 @@ def test_levels_that_are_quoted():
     assert NoiseSchedule().alpha_bar(-1) == NoiseSchedule().alpha_bar(0)
     assert math.sqrt(1 - NoiseSchedule().alpha_bar(-1)) == pytest.approx(0.029, abs=5e-4)
     assert NoiseSchedule(set_alpha_to_one=True).alpha_bar(-1) == 1.0
-
-
-def test_schedule_is_frozen_and_comparable():
-    with pytest.raises(AttributeError):
-        NoiseSchedule().beta_start = 1.0
-    assert NoiseSchedule() == NoiseSchedule() != NoiseSchedule(steps_offset=0)

@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ldm_course.errors import InputError, brief
+from ldm_course.errors import InputError, brief, check_choice
 from ldm_course.pipelines import check_seed
 
 M = TypeVar("M", bound=nn.Module)
@@ -73,8 +74,7 @@ class Options:
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} must be more than 0, and finite, not {value}.")
         check_seed(self.seed)
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise InputError(f"precision must be no, bf16 or fp16, not {self.precision!r}.")
+        check_choice("precision", self.precision, ("no", "bf16", "fp16"))
         if self.precision == "fp16" and not torch.cuda.is_available():
             raise InputError("precision fp16 needs an NVIDIA GPU; use bf16.")
 
@@ -87,19 +87,9 @@ class Progress:
     seconds: float = 0.0
     log: list[dict[str, float]] = field(default_factory=list)
 
-    def share(self, options: Options) -> float:
-        """From 0 at the start to 1 at the end."""
-        by_steps = self.step / options.steps if options.steps else 0.0
-        by_time = self.seconds / (60 * options.minutes) if options.minutes else 0.0
-        return max(by_steps, by_time)
-
 
 def train(
-    name: str,
-    model: M,
-    loss_of: LossOf,
-    options: Options,
-    sample: Callable[[M, Path], None] | None = None,
+    name: str, model: M, loss_of: LossOf, options: Options, sample: Callable[[M, Path], None] | None = None
 ) -> M:
     """Train until the steps or minutes are used up; return the moving average of the weights, on the CPU.
 
@@ -114,35 +104,36 @@ def train(
         OSError: if a checkpoint cannot be written; the earlier ones are left.
     """
     check_run(options)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not _has_gpu())
-    if options.batch_size % accelerator.num_processes:
+    if options.batch_size % processes().num_processes:
         raise InputError(
-            f"A batch of {options.batch_size} cannot be split evenly among {accelerator.num_processes} processes; "
+            f"A batch of {options.batch_size} cannot be split evenly among {processes().num_processes} processes; "
             "choose a multiple of their number with --batch-size."
         )
-    with _locked(accelerator, options.out):
-        training = Training(accelerator, model, loss_of, options)
+    main = processes().is_main_process
+    with _locked(options.out) if main else nullcontext():
+        training = Training(model, loss_of, options)
         if checkpoints(options.out):
             training.resume()
-        if accelerator.is_main_process:
-            _write_options(options)
+        if main:
+            settings = json.dumps(asdict(options), indent=2, default=str)
+            (options.out / "options.json").write_text(settings + "\n")
             if training.share >= 1.0:
                 tqdm.write(f"{name}: the steps or minutes are used up; raise --steps or --minutes to continue.")
-        _run(training, name, sample)
+        training.run(name, sample if main else None)
         return training.averaged.eval().cpu()
 
 
 class Training(Generic[M]):
     """A model, its moving average, its optimizer and its progress: one step, the log, and checkpoints."""
 
-    def __init__(self, accelerator: Accelerator, model: M, loss_of: LossOf, options: Options):
-        self.accelerator, self.loss_of, self.options = accelerator, loss_of, options
-        self.ema = AveragedModel(model, avg_fn=_average(options.ema), use_buffers=False).to(accelerator.device)
+    def __init__(self, model: M, loss_of: LossOf, options: Options):
+        self.loss_of, self.options, self.progress = loss_of, options, Progress()
+        self.accelerator = Accelerator(mixed_precision=options.precision, cpu=processes().device.type == "cpu")
+        self.ema = AveragedModel(model, avg_fn=_average(options.ema), use_buffers=False).to(processes().device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01, fused=True)
         if options.compile:
             model.compile()
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.progress = Progress()
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.recent: list[dict[str, Tensor]] = []  # since the last entry of the log
 
     @property
@@ -151,7 +142,38 @@ class Training(Generic[M]):
 
     @property
     def share(self) -> float:
-        return self.progress.share(self.options)
+        """How much of the run is done: 0 at the start, 1 or more at the end."""
+        by_steps = self.progress.step / (self.options.steps or math.inf)
+        return max(by_steps, self.progress.seconds / (60 * (self.options.minutes or math.inf)))
+
+    def run(self, name: str, sample: Callable[[M, Path], None] | None) -> None:
+        """Steps until the end, with a progress bar, checkpoints and samples; at last the final checkpoint."""
+        options, progress = self.options, self.progress
+        saved = sampled = progress.seconds
+        self.model.train()
+        clock = time.monotonic()
+        # without disable=False, which would override TQDM_DISABLE
+        hidden = {} if self.accelerator.is_main_process else {"disable": True}
+        with tqdm(total=100.0, initial=100 * self.share, desc=name, **hidden) as bar:
+            bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+            while self.share < 1.0:
+                self.step()
+                now = time.monotonic()
+                # all processes use the first one's clock, so that they stop at the same step
+                progress.seconds = broadcast_object_list([progress.seconds + now - clock])[0]
+                clock = now
+                if progress.step % LOG_EVERY == 0 or self.share >= 1.0:
+                    bar.set_postfix_str(self.log())
+                bar.update(min(100.0, 100 * self.share) - bar.n)
+                if progress.seconds - saved > 60 * options.checkpoint_minutes:
+                    self.save()
+                    saved = progress.seconds
+                if sample and progress.seconds - sampled > 60 * options.sample_minutes:
+                    sampled = progress.seconds
+                    with torch.no_grad():
+                        sample(self.averaged.eval(), options.out / f"sample-{progress.step:07d}.png")
+                    clock = time.monotonic()  # sampling does not count as training time
+        self.save()
 
     def step(self) -> None:
         """One optimizer step, on the images and with the noise that follow from (seed, step)."""
@@ -174,40 +196,36 @@ class Training(Generic[M]):
         """Add the means over the last steps, and over all processes, to the log; return them as one line."""
         own = {key: torch.stack([entry[key].float() for entry in self.recent]).mean() for key in self.recent[0]}
         means = {key: value.item() for key, value in self.accelerator.reduce(own, "mean").items()}
-        progress = self.progress
-        progress.log.append({"step": progress.step, "seconds": round(progress.seconds, 1), **means})
+        step, seconds = self.progress.step, round(self.progress.seconds, 1)
+        self.progress.log.append({"step": step, "seconds": seconds, **means})
         self.recent.clear()
-        return f"step {progress.step} " + " ".join(f"{key} {value:.4f}" for key, value in means.items())
+        return f"step {step} " + " ".join(f"{key} {value:.4f}" for key, value in means.items())
 
     def save(self) -> None:
         """Write a checkpoint beside the old ones, rename it into place, then delete all but the one before it."""
         folder = self.options.out / "checkpoints" / f"step-{self.progress.step:07d}"
         unfinished = folder.with_name(folder.name + ".tmp")
+
+        def finish() -> None:
+            save_tensors(self.ema.state_dict(), unfinished / "ema.safetensors")
+            (unfinished / "progress.json").write_text(json.dumps(asdict(self.progress)))
+            os.replace(unfinished, folder)
+            for other in {*folder.parent.iterdir()} - {*checkpoints(self.options.out)[:2]}:
+                shutil.rmtree(other)
+
         if folder.exists():
             return
-        if self.accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
+        on_main_process(lambda: shutil.rmtree(unfinished, ignore_errors=True))
         try:
             self.accelerator.save_state(str(unfinished))  # each process adds its random state
             self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                save_tensors(self.ema.state_dict(), unfinished / "ema.safetensors")
-                (unfinished / "progress.json").write_text(json.dumps(asdict(self.progress)))
-                os.replace(unfinished, folder)
+            on_main_process(finish)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise OSError(
                 f"The checkpoint of step {self.progress.step} could not be written to {self.options.out} "
                 f"({brief(error)}); free some space, and continue from the one before with --resume."
             ) from error
-        if self.accelerator.is_main_process:
-            newest = checkpoints(self.options.out)[:2]
-            for other in folder.parent.iterdir():
-                if other not in newest:
-                    shutil.rmtree(other)
-        self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
         """Load the newest checkpoint that can be read."""
@@ -222,37 +240,7 @@ class Training(Generic[M]):
         raise InputError(f"No checkpoint of {self.options.out} can be read; delete the folder, and train again.")
 
 
-def _run(training: Training[M], name: str, sample: Callable[[M, Path], None] | None) -> None:
-    """Steps until the end, with a progress bar, checkpoints and samples; at last the final checkpoint."""
-    options, accelerator, progress = training.options, training.accelerator, training.progress
-    main = accelerator.is_main_process
-    saved = sampled = progress.seconds
-    training.model.train()
-    clock = time.monotonic()
-    percent = tqdm(total=100.0, initial=100 * training.share, desc=name) if main else tqdm(disable=True)
-    with percent as bar:  # without disable=False, which would override TQDM_DISABLE
-        bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-        while training.share < 1.0:
-            training.step()
-            now = time.monotonic()
-            progress.seconds = _agree(accelerator, progress.seconds + now - clock)
-            clock = now
-            if progress.step % LOG_EVERY == 0 or training.share >= 1.0:
-                bar.set_postfix_str(training.log())
-            bar.update(min(100.0, 100 * training.share) - bar.n)
-            if progress.seconds - saved > 60 * options.checkpoint_minutes:
-                training.save()
-                saved = progress.seconds
-            if sample and main and progress.seconds - sampled > 60 * options.sample_minutes:
-                sampled = progress.seconds
-                training.averaged.eval()
-                with torch.no_grad():
-                    sample(training.averaged, options.out / f"sample-{progress.step:07d}.png")
-                clock = time.monotonic()  # sampling does not count as training time
-    training.save()
-
-
-# ---- which images, which noise, which rate: functions of (seed, step) and of how far the run is ------------------
+# ---- which images, which rate, which average: functions of (seed, step) and of how far the run is ----------------
 
 
 def learning_rate_at(step: int, share: float) -> float:
@@ -268,11 +256,7 @@ def batch_indices(options: Options, step: int, rank: int, world: int) -> np.ndar
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """Exponential moving average whose memory grows with the run, up to `decay`, so that the start is forgotten."""
-
-    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        return torch.lerp(old, new, max(1.0 - decay, 9.0 / (10.0 + float(count))))
-
-    return average
+    return lambda old, new, count: torch.lerp(old, new, max(1.0 - decay, 9.0 / (10.0 + float(count))))
 
 
 # ---- processes -------------------------------------------------------------------------------------------------
@@ -283,7 +267,7 @@ def processes() -> PartialState:
 
     On CPUs accelerate has to be told of the others, or each process believes it is alone.
     """
-    return PartialState(cpu=not _has_gpu())
+    return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
 
 
 def on_main_process(write: Callable[[], object]) -> None:
@@ -293,35 +277,15 @@ def on_main_process(write: Callable[[], object]) -> None:
     processes().wait_for_everyone()
 
 
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def _agree(accelerator: Accelerator, seconds: float) -> float:
-    """All processes use the first one's clock, so that they stop at the same step."""
-    if accelerator.num_processes == 1:
-        return seconds
-    clock = torch.tensor([seconds], device=accelerator.device, dtype=torch.float64)
-    torch.distributed.broadcast(clock, 0)
-    return float(clock)
-
-
 @contextmanager
-def _locked(accelerator: Accelerator, out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Two trainings in one folder would overwrite each other. The lock goes when the process does, in any way."""
-    if not accelerator.is_main_process:
-        yield
-        return
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "training.lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(out / "training.lock", timeout=0):
+            yield
     except Timeout:
         raise InputError(f"Another training is running in {out}; wait for it, or choose another --out.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # ---- a run's folder ----------------------------------------------------------------------------------------------
@@ -340,7 +304,7 @@ def check_run(options: Options) -> None:
         raise InputError(f"{options.out} holds an earlier run; continue it with --resume, or choose another --out.")
     before, now = read_options(options.out), asdict(options)
     for part, digest in now.pop("parts").items():
-        if before.get("parts", {}).get(part) != digest:
+        if before["parts"].get(part) != digest:
             raise InputError(
                 f"The run in {options.out} cannot be resumed, because the {part} it was trained with has changed; "
                 "restore it, or delete the folder and train again."
@@ -354,14 +318,8 @@ def check_run(options: Options) -> None:
 
 
 def read_options(out: Path) -> dict[str, Any]:
-    """The options that a run was last called with; empty if there was none."""
-    file = out / "options.json"
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _write_options(options: Options) -> None:
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    (options.out / "options.json").write_text(json.dumps(settings, indent=2) + "\n")
+    """The options that a run was last called with."""
+    return json.loads((out / "options.json").read_text())
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -382,8 +340,6 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         save_file(contiguous, unfinished, metadata={"format": "pt", **(metadata or {})})
         os.replace(unfinished, path)
     except SafetensorError as error:
-        raise OSError(
-            f"{path.name} could not be written to {path.parent} ({brief(error)}); free some space."
-        ) from error
+        raise OSError(f"{path} could not be written ({brief(error)}); free some space.") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -20,15 +20,13 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ldm_course.errors import InputError, brief, check_choice
@@ -98,87 +96,65 @@ def train_stage(
         "steps": steps, "minutes": minutes, "batch_size": batch_size, "learning_rate": learning_rate,
         "precision": precision, "dataset_size": dataset_size, "compile": compile,
     }  # fmt: skip
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+    given = {name: value for name, value in chosen.items() if value is not None}
     for part in ORDER if stage == "all" else (stage,):
-        _train_stage(part, Path(run_folder), {**chosen, "seed": seed, "resume": resume}, init)
+        _train_stage(part, Path(run_folder), {**given, "seed": seed, "resume": resume}, init)
 
 
-def _train_stage(stage: str, run: Path, chosen: dict[str, Any], init: Path | None) -> None:
-    out, settings = run / stage, dict(RECIPES[stage])
-    if chosen["resume"] and loop.checkpoints(out):
-        settings |= loop.read_options(out)
-    if "steps" in chosen or "minutes" in chosen:
+def _train_stage(stage: str, run: Path, given: dict[str, Any], init: Path | None) -> None:
+    """Prepare a stage's options, check that it may start, train it, and write what came of it."""
+    out = run / stage
+    folder = "vae" if stage == "decoder" else stage  # whose weights it trains
+    resumed = given["resume"] and loop.checkpoints(out)
+    settings = RECIPES[stage] | (loop.read_options(out) if resumed else {})
+    if "steps" in given or "minutes" in given:
         settings |= {"steps": None, "minutes": None}
-    settings = {name: value for name, value in settings.items() if name in loop.Options.__dataclass_fields__}
-    options = loop.Options(**{**settings, **chosen, "out": out})
+    options = loop.Options(**{**settings, **given, "out": out})
     if not loop.checkpoints(out):
         if init is not None:
             loop.on_main_process(lambda: take_from_model(init, run, stage))
         elif stage == "clip":
             loop.on_main_process(lambda: clip.train_tokenizer(out / "tokenizer"))
+        earlier = _read(run, folder).trained if init or stage == "decoder" else {}
         if stage == "decoder":
-            earlier = {name: facts for name, facts in _read_header(run, "vae").items() if name == "decoder"}
-            options = replace(options, started_from=earlier)
-        elif init is not None:
-            options = replace(options, started_from=_read_header(run, stage))
-    options = replace(options, parts={"scenes": source_digest(), **_digests(run, TRAINED_WITH[stage])})
+            earlier.pop("vae")
+        options = replace(options, started_from=earlier)
+    options = replace(options, parts={"scenes": source_digest(), **_digests(run, stage)})
     loop.check_run(options)
+
+    completes = stage == "unet" or (stage == "decoder" and _weights(run, "unet").exists())
+    if completes:
+        _read(run, "classifier")
+        check_trained_together(run, "clip", *(["unet"] if stage == "decoder" else []))
     torch.manual_seed(options.seed)
-    {"clip": _clip, "vae": _vae, "classifier": _classifier, "unet": _unet, "decoder": _decoder}[stage](run, options)
-
-
-def _clip(run: Path, options: loop.Options) -> None:
-    tokenizer = CLIPTokenizer.from_pretrained(options.out / "tokenizer")
-    model = read_clip(run) if options.started_from else CLIPModel(clip.clip_config(tokenizer))
-    trained = clip.train_clip(options, run / "data", model, tokenizer)
-    loop.on_main_process(lambda: _write(options, trained, trained.config.to_dict()))
-
-
-def _vae(run: Path, options: loop.Options) -> None:
-    model = read_vae(run) if options.started_from else vae.new_vae()
-    trained = vae.train_vae(options, run / "data", model)
-    images = data.training_images(run / "data", "train", options)
+    trained = _train(stage, run, options)
 
     def write() -> None:
-        finished = vae.normalise_latents(trained, images[: min(2000, len(images))])
-        _write(options, finished, asdict(finished.config))
-
-    loop.on_main_process(write)
-
-
-def _classifier(run: Path, options: loop.Options) -> None:
-    model = read_classifier(run) if options.started_from else Classifier()
-    trained = classifier.train_classifier(options, run / "data", model, read_vae(run))
-    loop.on_main_process(lambda: _write(options, trained))
-
-
-def _unet(run: Path, options: loop.Options) -> None:
-    _part(run, "classifier")  # which the finished model comes with
-    check_trained_together(run, "clip")
-    model = read_unet(run) if options.started_from else UNet(unet.CONFIG)
-    whole = LatentDiffusion(read_vae(run), model, *read_text(run), unet.SCHEDULE)
-    trained = unet.train_unet(options, run / "data", whole)
-
-    def write() -> None:
-        _write(options, trained)
-        assemble(run)
-
-    loop.on_main_process(write)
-
-
-def _decoder(run: Path, options: loop.Options) -> None:
-    has_unet = (run / "unet" / "weights.safetensors").exists()
-    if has_unet:
-        _part(run, "classifier")
-        check_trained_together(run, "clip", "unet")
-    trained = vae.train_decoder(options, run / "data", read_vae(run))
-
-    def write() -> None:
-        _write(options, trained, asdict(trained.config), into="vae")
-        if has_unet:
+        earlier = _read(run, "vae").trained if stage == "decoder" else {}
+        _write(run, folder, trained, {**earlier, stage: summary(out)})
+        if completes:
             assemble(run)
 
     loop.on_main_process(write)
+
+
+def _train(stage: str, run: Path, options: loop.Options) -> nn.Module:
+    """The stage's module after training, from random weights or those that the run starts from."""
+    images, fresh = run / "data", not options.started_from
+    if stage == "clip":
+        tokenizer = CLIPTokenizer.from_pretrained(run / "clip" / "tokenizer")
+        model = CLIPModel(clip.clip_config(tokenizer)) if fresh else read_clip(run)
+        return clip.train_clip(options, images, model, tokenizer)
+    if stage == "vae":
+        return vae.train_vae(options, images, vae.new_vae() if fresh else read_vae(run))
+    if stage == "classifier":
+        new = Classifier() if fresh else read_classifier(run)
+        return classifier.train_classifier(options, images, new, read_vae(run))
+    if stage == "unet":
+        net = UNet(unet.CONFIG) if fresh else read_unet(run)
+        whole = LatentDiffusion(read_vae(run), net, *read_text(run), unet.SCHEDULE)
+        return unet.train_unet(options, images, whole)
+    return vae.train_decoder(options, images, read_vae(run))
 
 
 # ---- parts that were trained together ----------------------------------------------------------------------------
@@ -191,24 +167,24 @@ def check_trained_together(run: Path, *stages: str) -> None:
         InputError: naming the stage to train again.
     """
     for stage in stages:
-        trained_with = _read_header(run, stage)[stage].get("parts", {})
-        for part, digest in _digests(run, TRAINED_WITH[stage]).items():
-            if trained_with.get(part) != digest:
+        before = _read(run, stage).trained[stage].get("parts", {})
+        for part, digest in _digests(run, stage).items():
+            if before.get(part) != digest:
                 raise InputError(
                     f"The {stage} in {run / stage} was trained with another {part} than the one in {run}; delete "
                     f"that folder and run `ldm-course train {stage}` again."
                 )
 
 
-def _digests(run: Path, parts: tuple[str, ...]) -> dict[str, str]:
-    """Digests of parts of the run as they are now."""
-    digests: dict[str, Callable[[], str]] = {
+def _digests(run: Path, stage: str) -> dict[str, str]:
+    """Digests of the parts that a stage is trained with, as the run has them now."""
+    digests = {
         "tokenizer": lambda: _tokenizer_digest(run / "clip" / "tokenizer"),
         "text encoder": lambda: data.digest(read_clip(run).text_model),
         "VAE": lambda: data.digest(read_vae(run)),
         "VAE encoder": lambda: _encoder_digest(read_vae(run)),
     }
-    return {part: digests[part]() for part in parts}
+    return {part: digests[part]() for part in TRAINED_WITH[stage]}
 
 
 def _encoder_digest(vae: AutoencoderKL) -> str:
@@ -225,8 +201,21 @@ def _tokenizer_digest(folder: Path) -> str:
 # ---- the parts in a run's folder -----------------------------------------------------------------------------------
 
 
+class Part(NamedTuple):
+    """A weights.safetensors: how it was trained, by stage (the VAE's may also have been through "decoder")."""
+
+    trained: dict[str, Any]
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def fill(self, module: M) -> M:
+        module.load_state_dict(self.tensors)
+        return module.eval()
+
+
 def read_clip(run: Path) -> CLIPModel:
-    return _read(CLIPModel(CLIPConfig.from_dict(_read_header(run, "clip", "config"))), run, "clip")
+    part = _read(run, "clip")
+    return part.fill(CLIPModel(CLIPConfig.from_dict(part.config)))
 
 
 def read_text(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
@@ -241,70 +230,55 @@ def read_text(run: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
 
 
 def read_vae(run: Path) -> AutoencoderKL:
-    config = _read_header(run, "vae", "config")
-    config["block_out_channels"] = tuple(config["block_out_channels"])
-    return _read(AutoencoderKL(VAEConfig(**config)), run, "vae")
+    part = _read(run, "vae")
+    channels = tuple(part.config["block_out_channels"])
+    return part.fill(AutoencoderKL(VAEConfig(**part.config | {"block_out_channels": channels})))
 
 
 def read_classifier(run: Path) -> Classifier:
-    return _read(Classifier(), run, "classifier")
+    return _read(run, "classifier").fill(Classifier())
 
 
 def read_unet(run: Path) -> UNet:
-    return _read(UNet(unet.CONFIG), run, "unet")
+    return _read(run, "unet").fill(UNet(unet.CONFIG))
 
 
-def _part(run: Path, stage: str) -> Path:
-    """A stage's weights. InputError if it has not been trained."""
-    path = run / stage / "weights.safetensors"
+def _weights(run: Path, stage: str) -> Path:
+    return run / stage / "weights.safetensors"
+
+
+def _read(run: Path, stage: str) -> Part:
+    """A stage's weights. InputError if it has not been trained, or the file is damaged."""
+    path = _weights(run, stage)
     if not path.exists():
         raise InputError(f"{path} is missing; run `ldm-course train {stage}` with the same --out first.")
-    return path
-
-
-def _read(module: M, run: Path, stage: str) -> M:
-    path = _part(run, stage)
-    try:
-        module.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:  # cut short, or of another shape
-        raise InputError(f"{path} cannot be read ({brief(error)}); train the {stage} again.") from error
-    return module.eval()
-
-
-def _read_header(run: Path, stage: str, entry: str = "training") -> dict[str, Any]:
-    """How a stage's weights were trained, by stage (the VAE's may also have been through "decoder"); or "config"."""
-    path = _part(run, stage)
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()[entry])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return Part(json.loads(file.metadata()["training"]), json.loads(file.metadata()["config"]), tensors)
     except (SafetensorError, KeyError, TypeError) as error:  # cut short, or written by something else
-        raise InputError(
-            f"{path} does not say how it was trained ({brief(error)}); train the {stage} again."
-        ) from error
+        raise InputError(f"{path} is damaged ({brief(error)}); train the {stage} again.") from error
 
 
-def _write(options: loop.Options, module: nn.Module, config: dict[str, Any] | None = None, into: str = "") -> None:
-    """Write a stage's weights, with how they were trained in the header; the decoder's go into "vae"."""
-    run, stage = options.out.parent, options.out.name
-    header = _read_header(run, into) if into else {}
-    _write_part(run / (into or stage), module, config or {}, {**header, stage: summary(options.out)})
-
-
-def _write_part(folder: Path, module: nn.Module, config: dict[str, Any], header: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"training": json.dumps(header), "config": json.dumps(config)}
-    loop.save_tensors(module.state_dict(), folder / "weights.safetensors", metadata)
+def _write(run: Path, stage: str, module: nn.Module, trained: dict[str, Any]) -> None:
+    """Write a stage's weights, with how they were trained in the header."""
+    config: dict[str, Any] = {}
+    if isinstance(module, CLIPModel):
+        config = module.config.to_dict()
+    elif isinstance(module, AutoencoderKL):
+        config = asdict(module.config)
+    (run / stage).mkdir(parents=True, exist_ok=True)
+    header = {"training": json.dumps(trained), "config": json.dumps(config)}
+    loop.save_tensors(module.state_dict(), _weights(run, stage), header)
 
 
 def summary(out: Path) -> dict[str, Any]:
     """Options, parts, steps, seconds and last logged values of a run."""
-    progress = loop.read_progress(loop.checkpoints(out)[0])
-    facts = loop.read_options(out)
-    parts, started_from = facts.pop("parts"), facts.pop("started_from")
-    del facts["out"], facts["resume"]  # of the machine and the moment
-    last = progress.log[-1] if progress.log else {}
-    entry = {"options": facts, "parts": parts, **last, "step": progress.step, "seconds": round(progress.seconds, 1)}
-    return {**entry, "started_from": started_from} if started_from else entry
+    progress, options = loop.read_progress(loop.checkpoints(out)[0]), loop.read_options(out)
+    parts, started_from = options.pop("parts"), options.pop("started_from")
+    del options["out"], options["resume"]  # of the machine and the moment
+    entry = {"options": options, "parts": parts, **progress.log[-1]}
+    return entry | ({"started_from": started_from} if started_from else {})
 
 
 # ---- the model's folder --------------------------------------------------------------------------------------------
@@ -328,8 +302,9 @@ def assemble(run: Path) -> Path:
     loop.save_tensors(read_classifier(run).half().state_dict(), new / WEIGHTS)
     facts: dict[str, Any] = {}
     for stage in ("clip", "vae", "classifier", "unet"):
-        facts |= _read_header(run, stage)
-    facts["machine"] = machine()
+        facts |= _read(run, stage).trained
+    gpu, cpu = torch.cuda.is_available(), f"a CPU with {os.cpu_count()} cores ({platform.machine()})"
+    facts["machine"] = f"one {torch.cuda.get_device_name()}" if gpu else cpu
     facts["notes"] = (run / "notes.txt").read_text() if (run / "notes.txt").exists() else ""
     for file in new.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors' own mode lets nobody else read them
@@ -354,18 +329,13 @@ def take_from_model(folder: Path, run: Path, stage: str) -> None:
     facts["clip"]["parts"] = {"tokenizer": _tokenizer_digest(folder / "tokenizer")}
     encoders = {"VAE encoder": _encoder_digest(model.vae), "text encoder": data.digest(whole.text_model)}
     facts["unet"]["parts"] = encoders | facts["clip"]["parts"]
-    parts: dict[str, tuple[nn.Module, dict[str, Any], tuple[str, ...]]] = {
-        "clip": (whole, whole.config.to_dict(), ("clip",)),
-        "vae": (model.vae, asdict(model.vae.config), ("vae", "decoder")),
-        "classifier": (load_classifier(folder), {}, ("classifier",)),
-        "unet": (model.unet, {}, ("unet",)),
-    }
-    for name, (module, config, trained_by) in parts.items():
-        if name != stage and (run / name / "weights.safetensors").exists():
-            continue
-        if name == "clip":
-            shutil.copytree(folder / "tokenizer", run / "clip" / "tokenizer", dirs_exist_ok=True)
-        _write_part(run / name, module, config, {key: facts[key] for key in trained_by if key in facts})
+    parts = {"clip": whole, "vae": model.vae, "classifier": load_classifier(folder), "unet": model.unet}
+    for name, module in parts.items():
+        if name == stage or not _weights(run, name).exists():
+            trained_by = (name, "decoder") if name == "vae" else (name,)
+            _write(run, name, module, {key: facts[key] for key in trained_by if key in facts})
+            if name == "clip":
+                shutil.copytree(folder / "tokenizer", run / "clip" / "tokenizer", dirs_exist_ok=True)
     if not (run / "notes.txt").exists():
         (run / "notes.txt").write_text(facts["notes"])
 
@@ -375,13 +345,6 @@ def checksums(folder: Path) -> str:
     files = sorted(folder.rglob("*.safetensors"))
     lines = (f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(folder).as_posix()}" for f in files)
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    """What this runs on, in words."""
-    if torch.cuda.is_available():
-        return f"one {torch.cuda.get_device_name()}"
-    return f"a CPU with {os.cpu_count()} cores ({platform.machine()})"
 
 
 def ship(run: Path) -> None:
