@@ -41,7 +41,7 @@ def test_states(model, asked, step):
         assert relative_error(last.x_t, states[-2].x0_hat) <= 1e-5
 
 
-@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 2.0, 7.5])
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 1.0, 7.5])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_guidance_is_the_formula(model, asked, prediction, scale):
     """uncond + s (cond - uncond), for s below 1 and below 0 too, where diffusers switches guidance off; v-predictions
@@ -108,7 +108,9 @@ class OwnUNet(torch.nn.Module):
         return self.scale * x_t + context.mean(dim=(1, 2))[:, None, None, None] + t[0] / 1000
 
 
-@pytest.mark.parametrize("unet", [lambda *given: OwnUNet()(*given).detach(), OwnUNet()], ids=["lambda", "module"])
+@pytest.mark.parametrize(
+    "unet", [lambda x_t, t, context: 0.5 * x_t + context.mean(), OwnUNet()], ids=["lambda", "module"]
+)
 def test_a_unet_of_your_own(model, asked, unet):
     x_T, context, negative_context = asked
     options = {"negative_context": negative_context, "guidance_scale": 2.0}

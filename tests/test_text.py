@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,14 +33,6 @@ def no_other_warnings():
         yield
 
 
-def test_same_vectors_as_diffusers(pipe, model):
-    prompts = ["a dog with glasses", "", "a cat, running!"]
-    reference, negative = pipe.encode_prompt(prompts, torch.device("cpu"), 1, True, ["ugly"] * 3)
-    context = encode_prompt(model, prompts)
-    assert context.shape == (3, 77, 24) and torch.equal(context, reference)
-    assert torch.equal(encode_prompt(model, ["ugly"]), negative[:1])
-
-
 @pytest.fixture(scope="module", params=["letters", "shipped"])
 def tokenizer(request, tmp_path_factory) -> CLIPTokenizer:
     """One that makes a token of each letter, and the one that ships."""
@@ -63,7 +55,7 @@ def test_same_ids_as_transformers(tokenizer):
     warnings.simplefilter("ignore", UserWarning)  # of what is cut
     ids = tokenize(tokenizer, prompts)
     assert ids.shape == (len(prompts), 77) and ids.dtype == torch.int64 and ids.device.type == "cpu"
-    assert torch.equal(ids, theirs(tokenizer, prompts))
+    assert torch.equal(ids, theirs(tokenizer, prompts))  # which leaves their padding switched on
     for prompt in ODD_TEXTS:
         assert torch.equal(tokenize(tokenizer, [prompt]), theirs(tokenizer, [prompt])), repr(prompt)
 
@@ -71,45 +63,21 @@ def test_same_ids_as_transformers(tokenizer):
 def test_eight_threads_get_the_ids_of_one(tokenizer):
     """transformers' own padding and truncation are settings that all threads share, so we pad by hand."""
     prompts = ["a dog", "a cat with a hat sleeping in a room", "a " * 30, ""]
-    expected, wrong = [tokenize(tokenizer, [prompt]) for prompt in prompts], []
-    together = tokenize(tokenizer, prompts)
+    expected, together = [tokenize(tokenizer, [prompt]) for prompt in prompts], tokenize(tokenizer, prompts)
 
-    def run(start):
-        for i in range(start, start + 100):
-            ids = tokenize(tokenizer, [prompts[i % 4]])
-            if ids.shape != (1, 77) or not torch.equal(ids, expected[i % 4]):
-                wrong.append(ids)
-        if not torch.equal(tokenize(tokenizer, prompts), together):
-            wrong.append("batch")
+    def right(start):
+        alone = all(
+            torch.equal(tokenize(tokenizer, [prompts[i % 4]]), expected[i % 4]) for i in range(start, start + 100)
+        )
+        return alone and torch.equal(tokenize(tokenizer, prompts), together)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
-def test_the_tokenizer_is_not_changed(tokenizer):
-    """transformers' own padding, for which another thread may have asked, stays on, and does nothing to ours."""
-    alone = tokenize(tokenizer, ["a dog"])
-    theirs(tokenizer, ["a cat"])
-    assert torch.equal(tokenize(tokenizer, ["a dog"]), alone)
-    assert tokenizer.model_max_length == 77
-
-
-def test_texts_do_not_touch(model):
-    both = encode_prompt(model, ["a dog", "a cat"])
-    assert not torch.equal(both[0], both[1])
-    torch.testing.assert_close(both[1:], encode_prompt(model, ["a cat"]))
-
-
-def test_75_tokens_fit(model):
-    encode_prompt(model, ["a " * 75])
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(right, range(8)))
 
 
 def test_a_long_prompt_is_cut_with_a_warning(pipe, model):
     """The tiny tokenizer makes a token of every letter: 75 fit, 'and a hat' does not."""
+    encode_prompt(model, ["a " * 75])
     prompt = "dog cat a z " * 9 + "dab and a hat"
     with pytest.warns(UserWarning) as caught:
         context = encode_prompt(model, ["a dog", prompt])
@@ -132,13 +100,6 @@ def test_unknown_words_are_named_once(model):
 
 def test_unknown_words():
     assert unknown_words(["it's a well-lit - dog"], {"a", "dog"}) == ["it's", "well-lit"]
-    assert unknown_words(["anything"], None) == []
-
-
-def test_nothing_is_changed(model):
-    prompts = ["a dog", "a cat"]
-    assert torch.equal(encode_prompt(model, prompts), encode_prompt(model, prompts)) and prompts == ["a dog", "a cat"]
-    assert not encode_prompt(model, prompts).requires_grad
 
 
 def test_stable_diffusions_own_text_encoder_fits_key_by_key():

@@ -60,17 +60,8 @@ def test_each_input_matters():
     ours = our_unet(tiny_unet())
     x_t, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
     base = ours(x_t, 500, context)
-    assert relative_error(ours(x_t, 520, context), base) > 1e-3
-    assert relative_error(ours(x_t, 500, noise(1, 77, 24, seed=2)), base) > 1e-3
-    assert relative_error(ours(x_t + 0.1, 500, context), base) > 1e-3
-
-
-def test_images_of_a_batch_do_not_mix():
-    ours = our_unet(tiny_unet())
-    x_t, context, t = noise(3, 4, 8, 8), noise(3, 77, 24, seed=1), torch.tensor([1, 500, 999])
-    whole = ours(x_t, t, context)
-    for i in range(3):
-        assert relative_error(ours(x_t[i : i + 1], t[i : i + 1], context[i : i + 1]), whole[i : i + 1]) <= 1e-5
+    for other in ((x_t, 520, context), (x_t, 500, noise(1, 77, 24, seed=2)), (x_t + 0.1, 500, context)):
+        assert relative_error(ours(*other), base) > 1e-3
 
 
 def sd15_unet() -> UNet2DConditionModel:
@@ -83,7 +74,6 @@ def test_full_size_keys_and_shapes():
     shapes = {key: tuple(value.shape) for key, value in ours.state_dict().items()}
     assert shapes == {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
     assert sum(weight.numel() for weight in ours.parameters()) == 859_520_964
-    assert len(shapes) == 686
 
 
 @pytest.mark.slow
@@ -101,6 +91,4 @@ def test_full_size_forward():
     x_t, context = noise(1, 4, 64, 64), noise(1, 77, 768, seed=1)
     with torch.no_grad():
         reference = theirs(x_t, 981, context).sample
-        result = ours(x_t, 981, context)
-    assert reference.std() > 0.1
-    assert relative_error(result, reference) <= 1e-5
+        assert reference.std() > 0.1 and relative_error(ours(x_t, 981, context), reference) <= 1e-5
