@@ -54,87 +54,75 @@ def quiet(pipe):
     return pipe
 
 
-def assert_same(ours: list[Image.Image], theirs: list[Image.Image]) -> None:
-    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs, strict=True)] == [True] * len(theirs)
-
-
 # The same images as diffusers
+
+
+def assert_same_as_diffusers(pipe, task, model, prompt, generator=seeded, **options) -> list[Image.Image]:
+    """Both take the same arguments. Returns our images, as a list."""
+    theirs = pipe(prompt, generator=generator(), **options).images
+    ours = task(model, prompt, generator=generator(), **options)
+    ours = ours if isinstance(ours, list) else [ours]
+    assert [pixel_difference(a, b) <= 1 for a, b in zip(ours, theirs, strict=True)] == [True] * len(ours)
+    return ours
+
+
+def two_seeds() -> list[torch.Generator]:
+    return [seeded(1), seeded(2)]
 
 
 @pytest.mark.parametrize("guidance_scale", GUIDANCE)
 def test_txt2img_is_diffusers(pipe, model, guidance_scale):
     options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale}
-    theirs = pipe("a dog with glasses", generator=seeded(), **options).images[0]
-    assert np.asarray(theirs).std() > 20  # not a blank
-    assert pixel_difference(txt2img(model, "a dog with glasses", generator=seeded(), **options), theirs) <= 1
+    (image,) = assert_same_as_diffusers(pipe, txt2img, model, "a dog with glasses", **options)
+    assert np.asarray(image).std() > 20  # not a blank
 
-    latents = noise(2, 4, 8, 8, seed=3)
-    prompts, negative = ["a dog", "a cat, running"], ["ugly", ""]
-    theirs = pipe(prompts, negative_prompt=negative, latents=latents.clone(), **options).images
-    ours = txt2img(model, prompts, negative_prompt=negative, latents=latents, **options)
-    assert_same(ours, theirs)
-    assert torch.equal(latents, noise(2, 4, 8, 8, seed=3))
+    options |= {"latents": noise(2, 4, 8, 8, seed=3), "negative_prompt": ["ugly", ""]}
+    assert_same_as_diffusers(pipe, txt2img, model, ["a dog", "a cat, running"], **options)
+    assert torch.equal(options["latents"], noise(2, 4, 8, 8, seed=3))
 
 
 @pytest.mark.parametrize("height, width", [(64, 96), (40, 72)])
 def test_txt2img_of_other_sizes_is_diffusers(pipe, model, height, width):
     options = {"height": height, "width": width, "num_inference_steps": 4}
-    theirs = pipe(["a dog", "a cat"], generator=[seeded(1), seeded(2)], **options).images
-    ours = txt2img(model, ["a dog", "a cat"], generator=[seeded(1), seeded(2)], **options)
-    assert ours[0].size == (width, height)
-    assert_same(ours, theirs)
+    image, _ = assert_same_as_diffusers(pipe, txt2img, model, ["a dog", "a cat"], two_seeds, **options)
+    assert image.size == (width, height)
 
 
 @pytest.mark.parametrize("guidance_scale", GUIDANCE)
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_img2img_is_diffusers(img2img_pipe, model, strength, guidance_scale):
     options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
-    image = image_of()
-    theirs = img2img_pipe("a dog", image=image, generator=seeded(), **options).images[0]
-    assert pixel_difference(img2img(model, "a dog", image, generator=seeded(), **options), theirs) <= 1
-
-    prompts, images = ["a dog", "a cat"], [image_of(seed=1), image_of(seed=2)]
-    for generators in (lambda: seeded(), lambda: [seeded(1), seeded(2)]):
-        theirs = img2img_pipe(prompts, image=images, generator=generators(), **options).images
-        ours = img2img(model, prompts, images, generator=generators(), **options)
-        assert_same(ours, theirs)
+    assert_same_as_diffusers(img2img_pipe, img2img, model, "a dog", image=image_of(), **options)
+    options["image"] = [image_of(seed=1), image_of(seed=2)]
+    for generator in (seeded, two_seeds):
+        assert_same_as_diffusers(img2img_pipe, img2img, model, ["a dog", "a cat"], generator, **options)
 
 
 @pytest.mark.parametrize("guidance_scale", GUIDANCE)
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_inpaint_is_diffusers(inpaint_pipe, model, strength, guidance_scale):
     options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "strength": strength}
-    image = image_of()
     for mask in (box_mask(), box_mask().filter(ImageFilter.GaussianBlur(6))):
-        theirs = inpaint_pipe("a dog", image=image, mask_image=mask, generator=seeded(), **options).images[0]
-        ours = inpaint(model, "a dog", image, mask, generator=seeded(), **options)
-        assert pixel_difference(ours, theirs) <= 1
+        options |= {"image": image_of(), "mask_image": mask}
+        assert_same_as_diffusers(inpaint_pipe, inpaint, model, "a dog", **options)
 
 
 def test_one_generator_and_one_image_for_two_prompts(img2img_pipe, inpaint_pipe, model):
     """diffusers draws the image's latent once, then the noise of the batch; so do we."""
-    prompts, image, mask = ["a dog", "a cat"], image_of(), box_mask()
-    options = {"num_inference_steps": 5, "strength": 0.6}
-    theirs = inpaint_pipe(prompts, image=image, mask_image=mask, generator=seeded(), **options).images
-    ours = inpaint(model, prompts, image, mask, generator=seeded(), **options)
-    assert_same(ours, theirs)
-
-    theirs = img2img_pipe(prompts, image=image, generator=seeded(), **options).images
-    ours = img2img(model, prompts, image, generator=seeded(), **options)
-    assert_same(ours, theirs)
-
-    generators = [[seeded(1), seeded(2)] for _ in range(2)]  # one each: each draws its own latent of the one image
-    theirs = img2img_pipe(prompts, image=[image, image], generator=generators[0], **options).images
-    ours = img2img(model, prompts, image, generator=generators[1], **options)
-    assert_same(ours, theirs)
+    prompts, options = ["a dog", "a cat"], {"image": image_of(), "num_inference_steps": 5, "strength": 0.6}
+    assert_same_as_diffusers(inpaint_pipe, inpaint, model, prompts, mask_image=box_mask(), **options)
+    assert_same_as_diffusers(img2img_pipe, img2img, model, prompts, **options)
+    options["image"] = [image_of()] * 2  # one generator each: each draws its own latent of the one image
+    twice = assert_same_as_diffusers(img2img_pipe, img2img, model, prompts, two_seeds, **options)
+    once = img2img(model, prompts, generator=two_seeds(), **options | {"image": image_of()})
+    assert [pixel_difference(a, b) for a, b in zip(once, twice)] == [0, 0]
 
 
 def test_img2img_of_other_sizes_is_diffusers(img2img_pipe, model):
     """Rounded down to a multiple of 8 with the same filter."""
-    image = image_of(72, 48).crop((0, 0, 69, 45))
-    theirs = img2img_pipe("a dog", image=image, generator=seeded(), num_inference_steps=5).images[0]
-    ours = img2img(model, "a dog", image, generator=seeded(), num_inference_steps=5, strength=0.8)
-    assert ours.size == (64, 40) and pixel_difference(ours, theirs) <= 1
+    options = {"image": image_of(72, 48).crop((0, 0, 69, 45)), "num_inference_steps": 5, "strength": 0.8}
+    (image,) = assert_same_as_diffusers(img2img_pipe, img2img, model, "a dog", **options)
+    assert image.size == (64, 40)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -145,9 +133,7 @@ def test_other_schedules_are_diffusers(tmp_path, prediction, spacing, set_alpha_
     settings = {"prediction_type": prediction, "timestep_spacing": spacing, "set_alpha_to_one": set_alpha_to_one}
     pipe = quiet(tiny_pipeline(tmp_path, **settings))
     steps = 1 if spacing == "linspace" else 10
-    theirs = pipe("a dog", generator=seeded(), num_inference_steps=steps).images[0]
-    ours = txt2img(our_model(pipe), "a dog", generator=seeded(), num_inference_steps=steps)
-    assert pixel_difference(ours, theirs) <= 1
+    assert_same_as_diffusers(pipe, txt2img, our_model(pipe), "a dog", num_inference_steps=steps)
 
 
 def test_group_norm_by_hand_makes_the_same_image(model, monkeypatch):
