@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # tas
 THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16, compiled"
 COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00"}
 
-Generate = Callable[[], list[Image.Image]]
+Contestants = dict[str, Callable[[], list[Image.Image]]]
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,8 @@ def bench(
     Raises:
         InputError: if a number is below 1, the folder holds no model, or there is no compiler for the fast mode.
     """
-    if min(rounds, 1 if threads is None else threads) < 1:
-        raise InputError("The numbers of rounds and threads must be 1 or more.")
-    if int(num_inference_steps * STRENGTH) < 1:
-        raise InputError("The number of steps must be 2 or more, or image-to-image would have none.")
+    if min(rounds, 1 if threads is None else threads) < 1 or num_inference_steps < 2:
+        raise InputError("The numbers of rounds and threads must be 1 or more, and that of steps 2 or more.")
     if threads is not None:
         torch.set_num_threads(threads)
     folder = bundled_path() if model_folder is None else model_folder
@@ -90,10 +89,7 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for task, b in tqdm(CASES, desc="comparing"):
-        contestants = {THEIRS: _theirs(models[OURS], folder, task, b, num_inference_steps)}
-        for who, model in models.items():
-            contestants[who] = _ours(model, task, b, num_inference_steps)
-        rows += compare(task, b, contestants, rounds)
+        rows += compare(task, b, contestants(models, folder, task, b, num_inference_steps), rounds)
 
     settings = {"steps": num_inference_steps, "rounds": rounds, "threads": torch.get_num_threads()}
     print(f"{num_inference_steps} steps of DDIM, guidance 7.5, {settings['threads']} threads, medians of {rounds}")
@@ -106,69 +102,45 @@ def bench(
     return rows
 
 
-def compare(task: str, b: int, contestants: dict[str, Generate], rounds: int) -> list[Row]:
+def compare(task: str, b: int, contestants: Contestants, rounds: int) -> list[Row]:
     """Let the contestants take turns; the first one is what the others are measured by."""
-    images, warm_ups = {}, {}
-    for who, generate in contestants.items():
-        start = time.perf_counter()
-        images[who] = np.stack([np.asarray(image, dtype=int) for image in generate()])
-        warm_ups[who] = time.perf_counter() - start
+    images: dict[str, np.ndarray] = {}
     seconds: dict[str, list[float]] = {who: [] for who in contestants}
-    for _ in range(rounds):
+    for _ in range(1 + rounds):  # the first one warms up
         for who, generate in contestants.items():
             start = time.perf_counter()
-            generate()
+            generated = generate()
             seconds[who].append(time.perf_counter() - start)
-    first, *_ = contestants
-    medians = {who: statistics.median(times) for who, times in seconds.items()}
-    rows = []
-    for who in contestants:
-        apart = np.abs(images[who] - images[first])
-        ratio = medians[who] / medians[first]
+            images[who] = np.stack([np.asarray(image, dtype=int) for image in generated])
+    medians = {who: statistics.median(times[1:]) for who, times in seconds.items()}
+    first, rows = next(iter(contestants)), []
+    for who, median in medians.items():
+        apart, warm_up = np.abs(images[who] - images[first]), round(seconds[who][0], 1)
         off = int(apart.max()), float(apart.mean())
-        rows.append(Row(task, b, who, medians[who], ratio, round(warm_ups[who], 1), *off))
+        rows.append(Row(task, b, who, median, median / medians[first], warm_up, *off))
     return rows
 
 
-def _sitting_dog(model: LatentDiffusion) -> tuple[Image.Image, Image.Image]:
-    """An image to start from, of the model's own size, and a mask of its lower half."""
-    image = Scene(animal="dog", action="sitting").render(model.native_size)
+def contestants(models: dict[str, LatentDiffusion], folder: Path, task: str, b: int, steps: int) -> Contestants:
+    """Functions that do the task with diffusers and with each of the models, by name."""
+    image = Scene(animal="dog", action="sitting").render(models[OURS].native_size)
     mask = Image.new("L", image.size)
     mask.paste(255, (0, image.height // 2, image.width, image.height))
-    return image, mask
+    given: dict[str, Any] = {"prompt": [PROMPT] * b, "num_inference_steps": steps}
+    if task != "txt2img":
+        given |= {"image": image, "strength": STRENGTH}
+    if task == "inpaint":
+        given |= {"mask_image": mask, "strength": 1.0}
+    sides = {"height": image.height, "width": image.width} if task == "inpaint" else {}
+    pipe: Any = diffusers_pipeline(models[OURS], folder, task)
 
+    def noise() -> torch.Generator:
+        return torch.Generator("cpu").manual_seed(0)
 
-def _ours(model: LatentDiffusion, task: str, b: int, steps: int) -> Generate:
-    prompts, (image, mask) = [PROMPT] * b, _sitting_dog(model)
-
-    def generate() -> list[Image.Image]:
-        noise = torch.Generator("cpu").manual_seed(0)
-        if task == "txt2img":
-            return pipelines.txt2img(model, prompts, num_inference_steps=steps, generator=noise)
-        if task == "img2img":
-            return pipelines.img2img(
-                model, prompts, image, strength=STRENGTH, num_inference_steps=steps, generator=noise
-            )
-        return pipelines.inpaint(model, prompts, image, mask, num_inference_steps=steps, generator=noise)
-
-    return generate
-
-
-def _theirs(model: LatentDiffusion, folder: Path, task: str, b: int, steps: int) -> Generate:
-    pipe: Any = diffusers_pipeline(model, folder, task)
-    prompts, (image, mask) = [PROMPT] * b, _sitting_dog(model)
-    sides = {"height": image.height, "width": image.width}
-    given: dict[str, dict[str, Any]] = {
-        "txt2img": {},
-        "img2img": {"image": image, "strength": STRENGTH},
-        "inpaint": {"image": image, "mask_image": mask, "strength": 1.0, **sides},
+    ours = getattr(pipelines, task)
+    return {THEIRS: lambda: pipe(**given, **sides, generator=noise()).images} | {
+        who: partial(lambda model: ours(model, **given, generator=noise()), model) for who, model in models.items()
     }
-
-    def generate() -> list[Image.Image]:
-        noise = torch.Generator("cpu").manual_seed(0)
-        return pipe(prompts, num_inference_steps=steps, generator=noise, **given[task]).images
-
-    return generate
 
 
 def plot(rows: list[Row]) -> Figure:

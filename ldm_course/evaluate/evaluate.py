@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,6 @@ def evaluate(
     images: int | None = None,
     seed: int = 0,
     out: Path = Path("runs/evaluation"),
-    train_seed: int | None = None,
-    train_dataset_size: int | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
     scheduler: str = "ddim",
@@ -58,8 +57,6 @@ def evaluate(
     Args:
         model_folder: None is the model that ships with the package.
         images: how many to generate of seen, and again of held-out combinations; None is 200, or 1,000 with `full`.
-        train_seed, train_dataset_size: of the run that made the model, to find the nearest training image; None is
-            what its training.json says.
         num_inference_steps, guidance_scale, scheduler: as in `txt2img`.
         full: also distances between sets of images, of all of them; variety within up to 10 prompts; and all
             samplers over steps, guidance scales, and the three demos, on a tenth of `images` for each.
@@ -90,14 +87,13 @@ def evaluate(
     report = Report(out / "evaluation.json")
     fresh = test_scenes(FRESH, seed, None)
     rendered = render(fresh)
-    report.add(_parts(folder, model, classifier, fresh, rendered))
-    settings = {
-        "num_inference_steps": num_inference_steps,
-        "guidance_scale": guidance_scale,
-        "scheduler": scheduler,
-    }
-    train_seed = trained["seed"] if train_seed is None else train_seed
-    training = training_thumbnails(out / "data", train_seed, train_dataset_size or trained["dataset_size"])
+    decoded, truth = round_trip(model, rendered), [scene.attributes() for scene in fresh]
+    report.add({"VAE: PSNR on fresh images (dB)": round(psnr(rendered, decoded).mean().item(), 2)})
+    for label, x in (("as rendered", rendered), ("after the VAE", decoded)):
+        report.add({f"classifier: all five right, {label}": all_right(classify(classifier, x), truth)})
+    report.add({"CLIP: right caption among 100": retrieval(folder, model, fresh[:100], rendered[:100])})
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+    training = training_thumbnails(out / "data", trained["seed"], trained["dataset_size"])
     for label, held_out in (("seen", False), ("held out", True)):
         scenes = test_scenes(images, seed, held_out)
         generated = sample_scenes(model, scenes, seed, settings, label)
@@ -127,25 +123,7 @@ class Report:
         for name, value in rows.items():
             print(f"{name:68} {value}", flush=True)
         self.rows |= rows
-        plain = {
-            name: {"right": value.right, "count": value.count} if isinstance(value, Share) else value
-            for name, value in self.rows.items()
-        }
-        self.file.write_text(json.dumps(plain, indent=2) + "\n")
-
-
-def _parts(
-    folder: Path, model: LatentDiffusion, classifier: Classifier, scenes: list[Scene], rendered: Tensor
-) -> dict[str, object]:
-    """The VAE, the classifier and CLIP, on fresh scenes."""
-    decoded = round_trip(model, rendered)
-    truth = [scene.attributes() for scene in scenes]
-    return {
-        "VAE: PSNR on fresh images (dB)": round(psnr(rendered, decoded).mean().item(), 2),
-        "classifier: all five right, as rendered": all_right(classify(classifier, rendered), truth),
-        "classifier: all five right, after the VAE": all_right(classify(classifier, decoded), truth),
-        "CLIP: right caption among 100": retrieval(folder, model, scenes[:100], rendered[:100]),
-    }
+        self.file.write_text(json.dumps(self.rows, indent=2, default=asdict) + "\n")
 
 
 def _prompts_followed(label: str, scenes: list[Scene], found: list[dict[str, str]]) -> dict[str, Share]:
@@ -157,8 +135,8 @@ def _prompts_followed(label: str, scenes: list[Scene], found: list[dict[str, str
     for pair in HELD_OUT:
         those = [i for i, attributes in enumerate(asked) if pair.items() <= attributes.items()]
         if those:
-            share = all_right([found[i] for i in those], [asked[i] for i in those])
-            rows[f"{label}: {' and '.join(pair.values())}, all right"] = share
+            right = sum(found[i] == asked[i] for i in those)
+            rows[f"{label}: {' and '.join(pair.values())}, all right"] = Share(right, len(those))
     return rows
 
 

@@ -44,9 +44,6 @@ def all_right(found: list[dict[str, str]], truth: list[dict[str, str]]) -> Share
     return Share(sum(one == true for one, true in zip(found, truth)), len(truth))
 
 
-# ---- scenes and images of them -----------------------------------------------------------------------------------
-
-
 def test_scenes(count: int, seed: int, held_out: bool | None) -> list[Scene]:
     """Scenes that no training set has: never held-out ones (False), only those (True), or any (None)."""
     return [random_scene(random.Random(f"test-{seed}-{held_out}-{i}"), held_out) for i in range(count)]
@@ -69,9 +66,6 @@ def sample_scenes(
     return torch.cat(
         [to_tensor(txt2img(model, texts[i : i + BATCH], seed=1000 * (seed + 1) + i, **settings)) for i in batches]
     )
-
-
-# ---- distances -------------------------------------------------------------------------------------------------
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

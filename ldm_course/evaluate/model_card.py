@@ -128,13 +128,12 @@ def _rows(training: dict[str, Any], suffix: str = "") -> Iterator[str]:
 
 def main(model_folder: Path, evaluation_folder: Path) -> None:
     """Write README.md and its images into the model's folder."""
-    evaluation = json.loads((evaluation_folder / "evaluation.json").read_text())
+    evaluation, pictures = json.loads((evaluation_folder / "evaluation.json").read_text()), model_folder / "pictures"
     sheets = [name for name in SHEETS if (evaluation_folder / f"{name}.png").is_file()]
-    shutil.rmtree(model_folder / "pictures", ignore_errors=True)  # those of an earlier evaluation
-    (model_folder / "pictures").mkdir()
+    shutil.rmtree(pictures, ignore_errors=True)  # those of an earlier evaluation
+    pictures.mkdir()
     for name in sheets:
-        image = Image.open(evaluation_folder / f"{name}.png").convert("RGB")
-        image.save(model_folder / "pictures" / f"{name}.jpg", quality=88)
+        Image.open(evaluation_folder / f"{name}.png").convert("RGB").save(pictures / f"{name}.jpg", quality=88)
     card = model_card(read_training(model_folder), evaluation, sheets)
     (model_folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -34,9 +35,8 @@ STEPS = (5, 10, 20, 50)
 GUIDANCE_SCALES = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0)
 DEMO_STEPS = 50
 DEMO_STRENGTH = 0.7  # of the image-to-image demo
-STYLES = {"ddpm": ("#999999", ":", "v"), "ddim": ("#0072b2", "-", "o"), "euler": ("#e69f00", "--", "x"),
-          "dpm++": ("#d55e00", "-.", "s"), "dpm++ trailing": ("#009e73", "-", "^")}  # fmt: skip
-GUIDANCE_STEPS = {10: ("#cc79a7", ":", "D"), 20: STYLES["dpm++"]}  # of dpm++, over the guidance scales
+GUIDANCE_STEPS = (10, 20)  # of dpm++, over the guidance scales
+STYLES = ("v:", "o-", "x--", "s-.", "^-")  # of the curves of a plot
 
 Table = dict[str, dict[str, Share]]
 
@@ -78,67 +78,53 @@ def sweep_steps(model: LatentDiffusion, classifier: Classifier, count: int, seed
 
     With the model's own spacing of the timesteps; and dpm++ once more with "trailing" ones.
     """
-    rows: dict[str, dict[str, Any]] = {sampler: {"scheduler": sampler} for sampler in SAMPLERS}
+    rows = {sampler: {"scheduler": sampler} for sampler in SAMPLERS}
     rows["dpm++ trailing"] = {"scheduler": "dpm++", "timestep_spacing": "trailing"}
-    return {
-        name: {
-            str(n): _share_right(
-                model, classifier, count, seed, settings | {"num_inference_steps": n}, f"{name}, {n} steps"
-            )
-            for n in STEPS
-        }
-        for name, settings in rows.items()
-    }
+    return _sweep(model, classifier, count, seed, rows, "num_inference_steps", STEPS)
 
 
 def sweep_guidance(model: LatentDiffusion, classifier: Classifier, count: int, seed: int) -> Table:
     """The same over guidance scales, with few and with enough steps of DPM-Solver++."""
-    table: Table = {}
-    for n in GUIDANCE_STEPS:
-        row = table[f"dpm++, {n} steps"] = {}
-        for scale in GUIDANCE_SCALES:
-            settings = {"num_inference_steps": n, "scheduler": "dpm++", "guidance_scale": scale}
-            label = f"dpm++, {n} steps, guidance {scale:g}"
-            row[f"{scale:g}"] = _share_right(model, classifier, count, seed, settings, label)
+    rows = {f"dpm++, {n} steps": {"scheduler": "dpm++", "num_inference_steps": n} for n in GUIDANCE_STEPS}
+    return _sweep(model, classifier, count, seed, rows, "guidance_scale", GUIDANCE_SCALES)
+
+
+def _sweep(
+    model: LatentDiffusion,
+    classifier: Classifier,
+    count: int,
+    seed: int,
+    rows: Mapping[str, Mapping[str, Any]],
+    name: str,
+    values: Sequence[float],
+) -> Table:
+    """The share for each row's settings and each value of the argument `name` of `txt2img`."""
+    scenes = test_scenes(count, seed + 4, False)
+    truth, table = [scene.attributes() for scene in scenes], Table()
+    for row, settings in rows.items():
+        table[row] = {}
+        for value in values:
+            images = sample_scenes(model, scenes, seed, {**settings, name: value}, f"{row}, {name} {value:g}")
+            table[row][f"{value:g}"] = all_right(classify(classifier, images), truth)
     return table
 
 
-def _share_right(
-    model: LatentDiffusion, classifier: Classifier, count: int, seed: int, settings: dict[str, Any], label: str
-) -> Share:
-    scenes = test_scenes(count, seed + 4, False)
-    found = classify(classifier, sample_scenes(model, scenes, seed, settings, label))
-    return all_right(found, [scene.attributes() for scene in scenes])
-
-
 def plot_sweeps(steps: Table, guidance: Table, out: Path) -> None:
-    """Both tables as curves, in out/steps-and-guidance.png."""
+    """Both tables as curves with 95% intervals over equally spaced settings, in out/steps-and-guidance.png."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for sampler, shares in steps.items():
-        _plot_shares(left, shares, sampler, STYLES[sampler])
-    left.set(xlabel="steps", ylabel="all five attributes right")
-    left.legend(frameon=False, loc="lower right")
-    for (name, shares), style in zip(guidance.items(), GUIDANCE_STEPS.values()):
-        _plot_shares(right, shares, name, style)
-    right.set(xlabel="guidance scale")
-    right.legend(frameon=False, loc="lower right")
+    tables = {"steps": steps, "guidance scale": guidance}
+    for axes, (label, table) in zip(figure.subplots(1, 2, sharey=True), tables.items()):
+        for (name, shares), style in zip(table.items(), STYLES):
+            values = np.array([share.right / share.count for share in shares.values()])
+            low, high = np.array([share.interval() for share in shares.values()]).T
+            errors = np.maximum(0, [values - low, high - values])  # rounding may put 1 outside its interval
+            axes.errorbar(range(len(shares)), values, errors, fmt=style, capsize=3, label=name)
+            axes.set_xticks(range(len(shares)), list(shares))
+        axes.set(xlabel=label, ylabel="all five attributes right", ylim=(0, 1.02))
+        axes.label_outer()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
     figure.savefig(out / "steps-and-guidance.png", dpi=144)
-
-
-def _plot_shares(axes: Axes, shares: dict[str, Share], name: str, style: tuple[str, str, str]) -> None:
-    """Shares with their intervals over equally spaced settings."""
-    colour, line, marker = style
-    values = [share.right / share.count for share in shares.values()]
-    bounds = [share.interval() for share in shares.values()]
-    below = [max(0.0, v - low) for v, (low, _) in zip(values, bounds)]  # rounding may put 1 outside its interval
-    above = [max(0.0, high - v) for v, (_, high) in zip(values, bounds)]
-    axes.errorbar(
-        range(len(shares)), values, [below, above], None, line, color=colour, marker=marker, capsize=3, label=name
-    )
-    axes.set_xticks(range(len(shares)), list(shares))
-    axes.set_ylim(0, 1.02)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 # ---- the three demos --------------------------------------------------------------------------------------------
@@ -173,17 +159,11 @@ def demos(model: LatentDiffusion, classifier: Classifier, count: int, seed: int,
     after = [inpaint(model, "a dog running", image, mask, seed=s, **settings) for image, s in numbered]
     contact_sheet(before[:10] + after[:10], min(10, count)).save(out / "demo-inpaint.png")
     running = [(found["animal"], found["action"]) for found in classify(classifier, to_tensor(after))]
-    same = sum(not _changed_outside(a, b, mask) for a, b in zip(before, after))
-
+    known = to_tensor(mask.convert("RGB"))[0] < 0
+    same = sum(torch.equal(to_tensor(a)[0][known], to_tensor(b)[0][known]) for a, b in zip(before, after))
     return {
         "demo: a dog with glasses, from noise": Share(glasses.count(("dog", "glasses")), count),
         f"demo: glasses for a plain dog at strength {DEMO_STRENGTH}, the rest as it was": dressed,
         "demo: a sitting dog's lower half runs": Share(running.count(("dog", "running")), count),
         "demo: and not a pixel above it changes": Share(same, count),
     }
-
-
-def _changed_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:
-    """Whether two images differ where the mask is black."""
-    outside = to_tensor(mask.convert("RGB")) < 0
-    return not torch.equal(to_tensor(one)[outside], to_tensor(other)[outside])

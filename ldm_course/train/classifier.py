@@ -38,19 +38,17 @@ def classifier_loss(logits: dict[str, Tensor], targets: Tensor) -> tuple[Tensor,
 def train_classifier(options: loop.Options, data_folder: Path, model: Classifier, vae: AutoencoderKL) -> Classifier:
     """Train on scenes of every kind in turn: after the VAE, blurred, and as rendered."""
     images = data.training_images(data_folder, "classifier", options)
-    values = [classifier_scene(options.seed, i).attributes() for i in range(options.dataset_size)]
-    indices_of = [[ATTRIBUTES[name].index(scene[name]) for name in ATTRIBUTES] for scene in values]
-    targets = torch.tensor(indices_of, dtype=torch.int64, device="cpu")
+    scenes = [classifier_scene(options.seed, i).attributes() for i in range(options.dataset_size)]
+    values = [[ATTRIBUTES[name].index(value) for name, value in scene.items()] for scene in scenes]
+    targets = torch.tensor(values, dtype=torch.int64, device="cpu")
     device = loop.processes().device
-    reconstructed = _round_trips(vae.to(device), images[: min(ROUND_TRIPS, len(images))])
+    reconstructed = _round_trips(vae.to(device), images[:ROUND_TRIPS])
 
     def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         if step % 3 == 0:
             indices = indices % len(reconstructed)
-            x = reconstructed[indices].float()
-        else:
-            x = pixels_to_tensor(images[indices])
-            x = blurred(x) if step % 3 == 1 else x
+        x = reconstructed[indices].float() if step % 3 == 0 else pixels_to_tensor(images[indices])
+        x = blurred(x) if step % 3 == 1 else x
         return classifier_loss(model(x.to(device)), targets[indices].to(device))
 
     return loop.train("classifier", model, loss_of, options)

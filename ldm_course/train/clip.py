@@ -31,17 +31,16 @@ VOCABULARY_CAPTIONS = 20_000  # enough for every phrasing to occur
 
 
 def train_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Learn a byte-pair encoding from captions of the small world; write CLIP's vocab.json and merges.txt.
+    """Learn a byte-pair encoding from captions of the small world, and write it in CLIP's files.
 
     `known_words.txt` beside them lists every word that occurred, so that the model can name those it never saw.
     """
     texts = [captions.random_caption(training_scene(0, i), random.Random(i)) for i in range(VOCABULARY_CAPTIONS)]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = pre_tokenizers.ByteLevel(False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), letters])
+    alphabet = sorted(letters.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
@@ -55,19 +54,9 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     words = sorted({word for text in texts for word in text.replace(",", " ").split()})
     (folder / "known_words.txt").write_text("\n".join(words) + "\n")
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": 77,
-        "bos_token": START,
-        "eos_token": END,
-        "unk_token": END,
-        "pad_token": END,
-        "do_lower_case": True,
-        "errors": "replace",
-    }
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    special = {name: config[name] for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     return CLIPTokenizer.from_pretrained(folder)
 
 

@@ -277,7 +277,8 @@ def summary(out: Path) -> dict[str, Any]:
     progress, options = loop.read_progress(loop.checkpoints(out)[0]), loop.read_options(out)
     parts, started_from = options.pop("parts"), options.pop("started_from")
     del options["out"], options["resume"]  # of the machine and the moment
-    entry = {"options": options, "parts": parts, **progress.log[-1]}
+    last = progress.log[-1] if progress.log else {}
+    entry = {"options": options, "parts": parts, **last, "step": progress.step, "seconds": round(progress.seconds, 1)}
     return entry | ({"started_from": started_from} if started_from else {})
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ SCHEDULE = NoiseSchedule()  # Stable Diffusion 1.5's
 CAPTIONS_PER_IMAGE = 2
 DROPOUT = 0.1  # probability that a caption is replaced by the empty one, for classifier-free guidance
 MIN_SNR_GAMMA = 5.0  # Hang et al. 2023, https://arxiv.org/abs/2303.09556
-SAMPLE_PROMPTS = (
+SAMPLE_PROMPTS = [
     "a dog with glasses",
     "a brown dog sitting on the beach",
     "a white cat with a hat sleeping in a room",
@@ -54,7 +55,7 @@ SAMPLE_PROMPTS = (
     "a bear sleeping in the forest",
     "a rabbit with headphones",
     "a dog running",
-)
+]
 
 
 def unet_loss(unet: Callable[[Tensor, Tensor, Tensor], Tensor], x0: Tensor, context: Tensor) -> Tensor:
@@ -125,32 +126,22 @@ def train_unet(options: loop.Options, data_folder: Path, model: LatentDiffusion)
     `options.parts` names the cached latents and contexts.
     """
     device = loop.processes().device
-    parts: tuple[nn.Module, ...] = (model.vae, model.text_encoder, model.unet)
-    for part in parts:
-        part.to(device)
+    model.vae.to(device)
+    model.text_encoder.to(device)
+    model.unet.to(device)
     images = data.training_images(data_folder, "train", options)
     texts = [*image_captions(options.seed, options.dataset_size), ""]
-    latents, contexts = (
-        data.cached(data_folder, "latents", options, ("VAE encoder",), lambda: encode_images(model.vae, images)),
-        data.cached(
-            data_folder, "contexts", options, ("text encoder", "tokenizer"), lambda: embed_captions(model, texts)
-        ),
-    )
-    examples = Examples(latents["means"], latents["stds"], contexts["contexts"])
+    text = ("text encoder", "tokenizer")
+    latents = data.cached(data_folder, "latents", options, ("VAE encoder",), lambda: encode_images(model.vae, images))
+    contexts = data.cached(data_folder, "contexts", options, text, lambda: embed_captions(model, texts))
+    examples = Examples(**latents, **contexts)
 
     def loss_of(unet: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x0, context = (tensor.to(device) for tensor in examples.batch(indices))
         return unet_loss(unet, x0, context), {}
 
     def sample(unet: UNet, file: Path) -> None:
-        generated = txt2img(
-            replace(model, unet=unet),
-            list(SAMPLE_PROMPTS),
-            num_inference_steps=15,
-            scheduler="dpm++",
-            guidance_scale=3.0,
-            seed=0,
-        )
-        contact_sheet(generated, 6).save(file)
+        how: dict[str, Any] = {"num_inference_steps": 15, "scheduler": "dpm++", "guidance_scale": 3.0, "seed": 0}
+        contact_sheet(txt2img(replace(model, unet=unet), SAMPLE_PROMPTS, **how), 6).save(file)
 
     return loop.train("unet", model.unet, loss_of, options, sample)

@@ -49,8 +49,9 @@ def new_vae() -> AutoencoderKL:
 
 
 def train_vae(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
-    """Train on the rendered scenes; writes checkpoints and samples into options.out."""
-    return _train("vae", vae, options, data_folder)
+    """Train on the rendered scenes, then normalise the latents."""
+    images = data.training_images(data_folder, "train", options)
+    return normalise_latents(_train("vae", vae, options, images), images[:2000])
 
 
 def train_decoder(options: loop.Options, data_folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
@@ -60,11 +61,10 @@ def train_decoder(options: loop.Options, data_folder: Path, vae: AutoencoderKL) 
     """
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    return _train("decoder", vae, options, data_folder)
+    return _train("decoder", vae, options, data.training_images(data_folder, "train", options))
 
 
-def _train(name: str, vae: AutoencoderKL, options: loop.Options, data_folder: Path) -> AutoencoderKL:
-    images = data.training_images(data_folder, "train", options)
+def _train(name: str, vae: AutoencoderKL, options: loop.Options, images: np.ndarray) -> AutoencoderKL:
     device = loop.processes().device
 
     def loss_of(model: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:

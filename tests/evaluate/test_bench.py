@@ -48,17 +48,16 @@ def test_the_table_the_plot_and_the_file(tmp_path, monkeypatch, capsys):
     assert next(row for row in rows if row.who == bench.FAST).warm_up > 1, "it was compiled"
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"threads": -1}, {"threads": 0}])
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"threads": 0}, {"num_inference_steps": 1}])
 def test_wrong_numbers(tmp_path, wrong):
-    with one_sentence("1 or more"):
+    with one_sentence("or more"):
         bench.bench(out=tmp_path / "none", **wrong)
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow
 @needs_a_compiler()
-@pytest.mark.parametrize("steps, words", [(1, "2 or more"), (1001, "num_inference_steps")])
-def test_steps_that_cannot_be(tmp_path, steps, words):
-    with one_sentence(words):
-        bench.bench(num_inference_steps=steps, out=tmp_path / "none")
+def test_more_steps_than_the_model_has(tmp_path):
+    with one_sentence("num_inference_steps"):
+        bench.bench(num_inference_steps=1001, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()

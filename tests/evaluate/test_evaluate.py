@@ -10,7 +10,15 @@ from ldm_course.errors import InputError
 from ldm_course.evaluate import evaluate, sweeps
 from ldm_course.evaluate.metrics import Share
 
-QUICK = {"images": 2, "train_dataset_size": 20, "num_inference_steps": 2}
+QUICK = {"images": 2, "num_inference_steps": 2, "full": True}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Little to measure on, and 20 training images to be near to."""
+    monkeypatch.setattr(evaluate, "FRESH", 100)
+    whole = evaluate.training_thumbnails
+    monkeypatch.setattr(evaluate, "training_thumbnails", lambda folder, seed, count: whole(folder, seed, 20))
 
 
 def test_a_foreign_models_lack_is_named(tmp_path):
@@ -42,12 +50,12 @@ def test_evaluate_refuses_before_it_overwrites_a_table(tmp_path, changes, named)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "STEPS", (1, 2))
     monkeypatch.setattr(sweeps, "GUIDANCE_SCALES", (1.0, 3.0))
     monkeypatch.setattr(sweeps, "DEMO_STEPS", 2)
-    monkeypatch.setattr(evaluate, "FRESH", 100)
-    found = evaluate.evaluate(out=tmp_path, full=True, **QUICK)
+    found = evaluate.evaluate(out=tmp_path, **QUICK)
     assert found["dpm++, 2 steps, guidance 7.5: all right"].count == 2
     for steps in (10, 20):
         assert found[f"dpm++, {steps} steps, guidance 3: all right"].count == 2
@@ -60,19 +68,22 @@ def test_the_full_evaluation_measures_everything(tmp_path, monkeypatch):
     assert set(json.loads((tmp_path / "evaluation.json").read_text())) == set(found)
 
 
+@pytest.mark.usefixtures("small")
 def test_what_was_measured_is_kept_when_evaluation_breaks_off(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweeps, "variety", fails)
-    monkeypatch.setattr(evaluate, "FRESH", 100)
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(out=tmp_path, full=True, **QUICK)
+        evaluate.evaluate(out=tmp_path, **QUICK)
     assert "held out: all prompted attributes right" in json.loads((tmp_path / "evaluation.json").read_text())
 
 
 def test_shares_of_all_and_of_none_can_be_plotted(tmp_path):
     """Rounding puts 1 a hair outside its own interval for some counts, which matplotlib refuses."""
-    steps = {name: {str(n): Share(n, n) for n in range(1, 200)} for name in sweeps.STYLES}
-    sweeps.plot_sweeps(steps, {"dpm++, 10 steps": {"1": Share(0, 3), "2": Share(100, 100)}}, tmp_path)
+    sweeps.plot_sweeps(
+        {"ddim": {str(n): Share(n, n) for n in range(1, 200)}},
+        {"dpm++, 10 steps": {"1": Share(0, 3), "2": Share(100, 100)}},
+        tmp_path,
+    )
     assert (tmp_path / "steps-and-guidance.png").exists()

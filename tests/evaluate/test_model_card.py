@@ -21,11 +21,8 @@ def test_the_shipped_models_training_is_read_under_todays_names():
 
 def test_the_card_has_a_row_for_each_measure_and_stage():
     card = model_card(read_training(bundled_path()), EVALUATION, ["seen"])
-    assert yaml.safe_load(card.split("---")[1]) == {
-        "license": "mit",
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
-    }
+    metadata = {"license": "mit", "library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    assert yaml.safe_load(card.split("---")[1]) == metadata
     assert "| demo: a dog with glasses |  87.0%  (87/100, 95%: " in card and "| VAE: PSNR | 31.63 |" in card
     assert "| the UNet | 20,000 | 32 | 47,477 | 373 |" in card
     assert "pictures/seen.jpg" in card and "pictures/held-out.jpg" not in card

@@ -12,17 +12,15 @@ from ldm_course.train import data, loop
 PARTS = {"scenes": "aa", "VAE encoder": "bb", "text encoder": "cc"}
 
 
+def latents(folder, value, **changes) -> float:
+    o = options(folder, **{"parts": PARTS, **changes})
+    return data.cached(folder, "latents", o, ("VAE encoder",), lambda: {"x": torch.tensor([value])})["x"].item()
+
+
 def test_cached_computes_once(tmp_path):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return {"x": torch.arange(3.0)}
-
-    o = options(tmp_path, parts=PARTS)
-    for _ in range(2):
-        assert data.cached(tmp_path, "latents", o, ("VAE encoder",), compute)["x"].tolist() == [0, 1, 2]
-    assert len(calls) == 1 and [path.name for path in tmp_path.iterdir()] == ["latents-0-100-aa-bb.safetensors"]
+    assert (latents(tmp_path, 0.0), latents(tmp_path, 1.0)) == (0, 0)
+    assert (latents(tmp_path, 2.0, parts={**PARTS, "text encoder": "dd"})) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["latents-0-100-aa-bb.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -35,12 +33,7 @@ def test_cached_computes_once(tmp_path):
     ],
 )
 def test_cached_computes_again_for_another_source(tmp_path, changes):
-    old = data.cached(
-        tmp_path, "latents", options(tmp_path, parts=PARTS), ("VAE encoder",), lambda: {"x": torch.zeros(1)}
-    )
-    o = options(tmp_path, **{"parts": PARTS, **changes})
-    new = data.cached(tmp_path, "latents", o, ("VAE encoder",), lambda: {"x": torch.ones(1)})
-    assert (old["x"].item(), new["x"].item()) == (0, 1)
+    assert (latents(tmp_path, 0.0), latents(tmp_path, 1.0, **changes)) == (0, 1)
 
 
 def test_digest_is_of_the_weights():

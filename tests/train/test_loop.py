@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,9 +42,12 @@ def test_the_average_is_returned_not_the_last_weights(tmp_path):
     assert not torch.equal(averaged.weight, model.weight.cpu())
 
 
-def test_the_last_two_checkpoints_remain(tmp_path):
+def test_the_last_two_checkpoints_remain_without_a_pickle_of_ours(tmp_path):
     loop.train("run", new_model(), regression(), options(tmp_path))
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-0000011", "step-0000012"}
+    assert [path.name for path in loop.checkpoints(tmp_path)] == ["step-0000012", "step-0000011"]
+    names = {path.name for path in loop.checkpoints(tmp_path)[0].iterdir()}
+    accelerates_own = {"optimizer.bin", "random_states_0.pkl"}
+    assert names == {"ema.safetensors", "model.safetensors", "progress.json", *accelerates_own}
 
 
 def test_an_unfinished_checkpoint_is_ignored(tmp_path):
@@ -66,12 +70,8 @@ def test_an_earlier_run_is_never_overwritten(tmp_path):
     [
         ({"seed": 9}, "seed 0 and cannot be resumed with 9"),
         ({"batch_size": 4}, "batch_size 8 and cannot be resumed with 4"),
-        ({"dataset_size": 7}, "dataset_size 100 and"),
         ({"precision": "bf16"}, "precision no and"),
-        ({"learning_rate": 5.0}, "learning_rate 0.001 and"),
-        ({"ema": 0.9}, "ema 0.999 and"),
         ({"parts": {"VAE encoder": "0123", "scenes": "cd"}}, "the VAE encoder it was trained with has changed"),
-        ({"parts": {"VAE encoder": "ab", "scenes": "0123"}}, "the scenes it was trained with has changed"),
     ],
 )
 def test_only_the_same_run_resumes(tmp_path, changes, named):
@@ -105,37 +105,21 @@ def test_processes_share_the_joint_batch():
 def test_only_the_main_process_writes(monkeypatch, is_main_process):
     """Among three or more, the others would write at the same time: the tokenizer, for instance."""
     written, waited = [], []
-    one = type(
-        "Process", (), {"is_main_process": is_main_process, "wait_for_everyone": lambda self: waited.append(1)}
-    )
-    monkeypatch.setattr(loop, "processes", one)
+    one = SimpleNamespace(is_main_process=is_main_process, wait_for_everyone=lambda: waited.append(1))
+    monkeypatch.setattr(loop, "processes", lambda: one)
     loop.on_main_process(lambda: written.append(1))
     assert (len(written), len(waited)) == (int(is_main_process), 1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"steps": None}, "--steps"),
-        ({"steps": 0}, "steps"),
-        ({"minutes": -1.0}, "minutes"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"precision": "int8"}, "int8"),
-        ({"minutes": float("nan")}, "minutes"),
-        ({"learning_rate": float("inf")}, "learning_rate"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 2**64}, "seed"),
-    ],
+    ("name", "value"),
+    [("steps", None), ("steps", 0), ("minutes", -1.0), ("minutes", float("nan")), ("batch_size", 0), ("seed", -1)]
+    + [("precision", "int8"), ("precision", "fp16"), ("learning_rate", float("inf")), ("seed", 2**64)],
 )
-def test_options_out_of_range_are_named(tmp_path, changes, named):
-    with pytest.raises(InputError, match=named):
-        options(tmp_path, **changes)
-
-
-def test_half_precision_by_fp16_needs_a_gpu(tmp_path, monkeypatch):
+def test_options_out_of_range_are_named(tmp_path, monkeypatch, name, value):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="bf16"):
-        options(tmp_path, precision="fp16")
+    with pytest.raises(InputError, match=name):
+        options(tmp_path, **{name: value})
 
 
 def test_learning_rate_rises_stays_and_falls():
@@ -143,10 +127,3 @@ def test_learning_rate_rises_stays_and_falls():
     assert loop.learning_rate_at(500, 0.5) == 1.0
     assert loop.learning_rate_at(900, 0.85) == pytest.approx(0.5)
     assert loop.learning_rate_at(1000, 1.0) == 0.0
-
-
-def test_no_pickle_of_ours_in_a_checkpoint(tmp_path):
-    loop.train("run", new_model(), regression(), options(tmp_path))
-    names = {path.name for path in loop.checkpoints(tmp_path)[0].iterdir()}
-    accelerates_own = {"optimizer.bin", "random_states_0.pkl"}
-    assert names == {"ema.safetensors", "model.safetensors", "progress.json", *accelerates_own}

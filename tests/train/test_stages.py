@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import ldm_course as ldm
 from ldm_course.errors import InputError
@@ -38,8 +38,9 @@ def run(shipped, tmp_path) -> Path:
 def change(run: Path, stage: str, prefix: str) -> None:
     """Another value for a stage's weights of this name, as if that part had been trained again."""
     path = run / stage / "weights.safetensors"
-    header = {entry: json.dumps(stages._read_header(run, stage, entry)) for entry in ("training", "config")}
-    tensors: dict[str, Tensor] = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
     name = next(name for name in tensors if name.startswith(prefix))
     tensors[name] = tensors[name] + 1
     save_file(tensors, path, metadata=header)
@@ -54,7 +55,7 @@ def swap_two_tokens(run: Path) -> None:
 
 def drop_a_merge(run: Path) -> None:
     file = run / "clip" / "tokenizer" / "merges.txt"
-    file.write_text("\n".join(file.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").rstrip().rpartition("\n")[0], encoding="utf-8")
 
 
 # ---- parts that were trained together ----------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def test_all_stages_end_in_a_model_that_generates(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     model = ldm.load(folder, device="cpu")
     assert ldm.txt2img(model, "a dog", seed=0, num_inference_steps=2).size == (128, 128)
-    settings = {"images": 2, "out": tmp_path / "evaluation", "train_dataset_size": 16, "num_inference_steps": 2}
+    settings = {"images": 2, "out": tmp_path / "evaluation", "num_inference_steps": 2}
     assert evaluate.evaluate(folder, **settings)["held out: all prompted attributes right"].count == 2
     write_card(folder, tmp_path / "evaluation")
     card = (folder / "README.md").read_text()
@@ -168,19 +169,17 @@ def test_all_stages_end_in_a_model_that_generates(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"{stage} cannot be resumed|The unet in .* train unet` again"):
             stages.train_stage(stage, tmp_path, steps=4, resume=True, **SMALL)
     assert (tmp_path / "vae" / "weights.safetensors").read_bytes() == weights
-    assert "decoder" not in stages._read_header(tmp_path, "vae"), "these weights have not been through that stage"
+    with safe_open(tmp_path / "vae" / "weights.safetensors", "pt") as file:
+        assert set(json.loads(file.metadata()["training"])) == {"vae"}, "these weights have not been to the decoder"
 
 
 # ---- refusals before any work --------------------------------------------------------------------------------------
 
 
 def test_a_stage_says_which_one_must_come_first(tmp_path):
-    with pytest.raises(InputError, match="train vae"):
-        stages.train_stage("classifier", tmp_path, steps=1)
-    with pytest.raises(InputError, match="train vae"):
-        stages.train_stage("decoder", tmp_path, steps=1)
-    with pytest.raises(InputError, match="'clip', 'vae', 'classifier', 'unet', 'decoder', 'all'"):
-        stages.train_stage("gan", tmp_path)
+    for stage, named in (("classifier", "train vae"), ("decoder", "train vae"), ("gan", "'decoder', 'all'")):
+        with pytest.raises(InputError, match=named):
+            stages.train_stage(stage, tmp_path, steps=1)
 
 
 def test_the_unet_needs_the_classifier_before_its_training(run):
@@ -188,9 +187,6 @@ def test_the_unet_needs_the_classifier_before_its_training(run):
     for stage in ("unet", "decoder"):
         with pytest.raises(InputError, match="train classifier"):
             stages.train_stage(stage, run, steps=4, **SMALL)
-    (run / "classifier" / "weights.safetensors").write_bytes(b"cut short")
-    with pytest.raises(InputError, match="train the classifier again"):
-        stages.read_classifier(run)
 
 
 def test_a_folder_with_a_run_is_refused_before_images_are_rendered(tmp_path):
@@ -200,20 +196,15 @@ def test_a_folder_with_a_run_is_refused_before_images_are_rendered(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_tokenizer_is_not_written_into_an_earlier_run(tmp_path):
-    (tmp_path / "clip" / "checkpoints" / "step-0000001").mkdir(parents=True)
-    shutil.copytree(ldm.bundled_path() / "tokenizer", tmp_path / "clip" / "tokenizer")
-    before = (tmp_path / "clip" / "tokenizer" / "vocab.json").stat().st_mtime_ns
-    for resume in (False, True):
-        with pytest.raises(InputError, match="--resume|cannot be resumed"):
-            stages.train_stage("clip", tmp_path, steps=1, dataset_size=16, resume=resume)
-    assert (tmp_path / "clip" / "tokenizer" / "vocab.json").stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize("seed", [-1, 2**64])
-def test_a_seed_out_of_range_is_refused(tmp_path, seed):
-    with pytest.raises(InputError, match="seed"):
-        stages.train_stage("vae", tmp_path, steps=1, seed=seed)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_tokenizer_is_not_written_into_an_earlier_run(run, resume):
+    (run / "clip" / "checkpoints" / "step-0000001").mkdir(parents=True)
+    (run / "clip" / "options.json").write_text('{"parts": {}, "started_from": {}}')
+    vocabulary = run / "clip" / "tokenizer" / "vocab.json"
+    before = vocabulary.stat().st_mtime_ns
+    with pytest.raises(InputError, match="--resume|cannot be resumed"):
+        stages.train_stage("clip", run, steps=1, dataset_size=16, resume=resume)
+    assert vocabulary.stat().st_mtime_ns == before
 
 
 def test_only_a_model_with_a_card_ships(tmp_path, monkeypatch):
@@ -230,7 +221,7 @@ def test_only_a_model_with_a_card_ships(tmp_path, monkeypatch):
     assert (shipped / "README.md").read_text() == "new"
 
 
-def test_every_stage_of_the_command_has_a_recipe():
+def test_every_stage_has_a_recipe_that_the_loop_accepts():
     assert set(stages.RECIPES) == set(stages.TRAINED_WITH) == set(stages.ORDER)
     for stage in stages.ORDER:
         loop.Options(out=Path(stage), **stages.RECIPES[stage])

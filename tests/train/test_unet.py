@@ -57,7 +57,7 @@ def test_encoded_images_and_captions_are_those_of_the_model():
 
 
 def test_training_samples_with_the_averaged_unet(tmp_path, monkeypatch):
-    monkeypatch.setattr(unet, "SAMPLE_PROMPTS", ("a dog", "a cat"))
+    monkeypatch.setattr(unet, "SAMPLE_PROMPTS", ["a dog", "a cat"])
     parts = {"scenes": "a", "VAE encoder": "b", "text encoder": "c", "tokenizer": "d"}
     o = options(tmp_path / "unet", steps=1, batch_size=2, dataset_size=4, sample_minutes=1e-9, parts=parts)
     model = ldm.load(device="cpu")
