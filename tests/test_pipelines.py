@@ -13,7 +13,6 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipe
 from helpers import default_dtype, noise, our_model, pixel_difference, tiny_pipeline
 from PIL import Image, ImageFilter
 
-from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
 from ldm_course.images import latent_mask, to_pil, to_tensor
 from ldm_course.pipelines import SAMPLERS, img2img, inpaint, txt2img
 
@@ -136,20 +135,6 @@ def test_other_schedules_are_diffusers(tmp_path, prediction, spacing, set_alpha_
     assert_same_as_diffusers(pipe, txt2img, our_model(pipe), "a dog", num_inference_steps=steps)
 
 
-def test_group_norm_by_hand_makes_the_same_image(model, monkeypatch):
-    """The lesson's GroupNorm in VAE and UNet, and the image stays; without any normalisation it does not."""
-    options = {"num_inference_steps": STEPS, "seed": 0}
-    fused = txt2img(model, "a dog", **options)
-
-    def by_hand(self, x):
-        return group_norm_by_hand(x, self.num_groups, self.weight, self.bias, self.eps)
-
-    monkeypatch.setattr(GroupNorm, "forward", by_hand)
-    assert pixel_difference(txt2img(model, "a dog", **options), fused) <= 1
-    monkeypatch.setattr(GroupNorm, "forward", lambda self, x: x)
-    assert pixel_difference(txt2img(model, "a dog", **options), fused) > 10
-
-
 # Seeds, batches, purity
 
 
@@ -266,19 +251,6 @@ def test_sizes(model, size, worked):
     for composite in (False, True):
         assert inpaint(model, "a dog", image, mask, composite=composite, **options).size == worked
     assert txt2img(model, "a dog", height=worked[1], width=worked[0], **options).size == worked
-
-
-def test_images_are_worked_on_as_one_sees_them(model):
-    """An image with EXIF rotation, a palette or an alpha channel; a mask on transparency."""
-    image, options = image_of(), {"num_inference_steps": 3, "seed": 0}
-    turned = image.transpose(Image.Transpose.ROTATE_90)
-    turned.getexif()[0x0112] = 6
-    palette = image.quantize()
-    for odd, plain in ((image.convert("RGBA"), image), (turned, image), (palette, palette.convert("RGB"))):
-        images = [img2img(model, "a dog", each, **options) for each in (odd, plain)]
-        assert pixel_difference(*images) == 0
-    masks = box_mask(), box_mask().convert("RGBA")
-    assert pixel_difference(*(inpaint(model, "a dog", image, mask, **options) for mask in masks)) == 0
 
 
 @each_task
