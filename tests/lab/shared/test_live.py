@@ -12,37 +12,28 @@ from ldm_course.errors import InputError
 from ldm_course.lab.shared.live import Newest, follow
 
 
-def counting(log: list, steps: int = 5):
+@pytest.mark.parametrize("values, cancelled", [([1], 0), ([1, 2, 3], 1)])
+def test_a_newer_value_cancels_older_work(values, cancelled):
+    log: list = []
+
     def work(value):
-        for step in range(steps):
+        for step in range(5):
             log.append((value, step))
             yield
 
-    return work
-
-
-def test_a_newer_value_cancels_older_work():
-    log: list = []
-    newest = Newest(counting(log), ipywidgets.Label())
-
-    async def drag() -> None:
-        newest.request(1)
+    async def drag() -> Newest:
+        newest = Newest(work, ipywidgets.Label())
+        newest.request(values[0])
         await until(lambda: log)  # the first value has begun
-        newest.request(2)
-        newest.request(3)  # 2 is never begun
+        for value in values[1:]:
+            newest.request(value)
         await until(lambda: newest.done)
+        return newest
 
-    asyncio.run(drag())
-    assert (newest.done, newest.cancelled) == (1, 1)
-    assert {value for value, _ in log} == {1, 3} and (1, 4) not in log
-    assert [step for value, step in log if value == 3] == [0, 1, 2, 3, 4]
-
-
-def test_without_an_event_loop_the_work_is_done_at_once():
-    log: list = []
-    newest = Newest(counting(log, 2), ipywidgets.Label())
-    newest.request("a")
-    assert log == [("a", 0), ("a", 1)] and newest.done == 1
+    newest = asyncio.run(drag())
+    assert (newest.done, newest.cancelled) == (1, cancelled)
+    assert {value for value, _ in log} == {values[0], values[-1]}, "those between are never begun"
+    assert [(value, 4) in log for value in values] == [value == values[-1] for value in values]
 
 
 @pytest.mark.parametrize(
@@ -73,19 +64,14 @@ def test_an_error_is_shown_with_and_without_an_event_loop(error, message):
     assert newest.note.value == message
 
 
-def test_controls_are_followed():
-    log: list = []
-    slider, box = ipywidgets.FloatSlider(value=0.5), ipywidgets.Text(value="a dog")
+def test_controls_are_followed_without_an_event_loop():
+    slider, box, log = ipywidgets.FloatSlider(value=0.5), ipywidgets.Text(value="a dog"), []
 
     def work(values):
-        log.append(values)
+        log.append(tuple(values.values()))
         yield
 
     follow({"strength": slider, "prompt": box}, work, ipywidgets.Label())
     slider.value = 0.7
     box.value = "a cat"
-    assert log == [
-        {"strength": 0.5, "prompt": "a dog"},
-        {"strength": 0.7, "prompt": "a dog"},
-        {"strength": 0.7, "prompt": "a cat"},
-    ]
+    assert log == [(0.5, "a dog"), (0.7, "a dog"), (0.7, "a cat")]

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 import ldm_course as ldm
-from ldm_course.lab.shared.setup import load_model
-from ldm_course.model import LatentDiffusion
+from ldm_course.lab.shared import setup
 
 
 @pytest.fixture
-def folder(model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(model, tmp_path, monkeypatch) -> Path:
     """A saved model, standing in for the one that ships with the package."""
     ldm.save(model, tmp_path / "model", dtype=torch.float32)
     for name in ("ldm_course.io.hub", "ldm_course.lab.shared.setup"):
@@ -21,28 +20,22 @@ def folder(model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path / "model"
 
 
-def test_the_small_model_is_the_default(folder, capsys):
-    model, where = load_model()
+@pytest.mark.parametrize("named", [False, True])
+def test_the_small_model_is_the_default_and_a_folder_needs_no_gpu(named, folder, capsys):
+    model, where = setup.load_model(*([str(folder)] if named else []))
     assert where == folder and model.device.type == "cpu" and model.dtype == torch.float32
-    assert capsys.readouterr().out.startswith("Model: the small one that ships with the course. ")
-
-
-def test_a_folder_runs_without_a_gpu(folder, capsys):
-    model, where = load_model(str(folder))
-    assert where == folder and str(folder) in capsys.readouterr().out
+    assert (str(folder) if named else "the small one that ships with the course") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_model_that_cannot_be_had_is_replaced_in_one_line(gpu, folder, capsys, monkeypatch):
+    def unreachable(name=None, **settings):
+        if name is None:
+            return ldm.load(**settings)
+        raise ldm.InputError("The hub cannot be reached.")
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr("ldm_course.lab.shared.setup.load", unreachable)
-    _, where = load_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    monkeypatch.setattr(setup, "load", unreachable)
+    _, where = setup.load_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("Going on with the small model.") and ("GPU" if not gpu else "hub") in first
-    assert second.startswith("Model: the small one") and where == folder
-
-
-def unreachable(name=None, **settings):
-    if name is None:
-        return ldm.load(**settings)
-    raise ldm.InputError("The hub cannot be reached.")
+    assert ("hub" if gpu else "GPU") in first and "small" in second and where == folder
