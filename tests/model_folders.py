@@ -1,8 +1,7 @@
-"""Model folders for tests: where the small one of the hub is, how to change one, and what is sampled from one."""
+"""Model folders for tests: the hub's small one, how to change one, and what is sampled from one."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -26,16 +25,15 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
 
 
-def edit_weights(path: Path, **changes: Tensor) -> None:
-    """Set tensors of a safetensors file, '.' written as '__'; ... removes one."""
-    tensors = load_file(path) | {name.replace("__", "."): tensor for name, tensor in changes.items()}
+def edit_weights(path: Path, changes: dict[str, Tensor]) -> None:
+    """Set tensors of a safetensors file; ... removes one."""
+    tensors = load_file(path) | changes
     save_file({k: v.clone() for k, v in tensors.items() if v is not ...}, path, metadata={"format": "pt"})
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """A digest of each file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def contents(folder: Path) -> dict[str, int]:
+    """A hash of each file, by its path."""
+    return {str(p.relative_to(folder)): hash(p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def their_image(pipe: StableDiffusionPipeline) -> Image.Image:

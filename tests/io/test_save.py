@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from helpers import one_sentence, pixel_difference, tiny_pipeline
 from model_folders import TINY, UNET_WEIGHTS, contents, our_image, their_image
 from safetensors.torch import load_file
@@ -33,32 +32,31 @@ pytestmark = pytest.mark.filterwarnings("ignore:The model asks for")
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_diffusers_samples_our_saved_models_image(model: LatentDiffusion, tmp_path: Path, dtype, caplog):
-    save(model, tmp_path / "model", dtype)
-    for path in (tmp_path / "model").rglob("*.safetensors"):
-        assert {tensor.dtype for tensor in load_file(path).values()} == {dtype}
-        assert path.stat().st_mode & 0o777 == (tmp_path / "model" / "model_index.json").stat().st_mode & 0o777
+    folder = tmp_path / "model"
+    save(model, folder, dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)  # transformers' own, of tokenizers 0.22
-        again = load(tmp_path / "model")
-    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+        again = load(folder)
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
     assert not [r.message for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
     assert {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
     assert pixel_difference(our_image(again), their_image(pipe)) <= 1
     if dtype == torch.float32:
         assert pixel_difference(our_image(again), our_image(model)) == 0
-    assert again.schedule == model.schedule and again.vae.config == model.vae.config
-    assert again.unet.config == model.unet.config
+    for path in folder.rglob("*.safetensors"):
+        assert {tensor.dtype for tensor in load_file(path).values()} == {dtype}
+        assert path.stat().st_mode & 0o777 == (folder / "model_index.json").stat().st_mode & 0o777
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_models_dtype_is_kept(tmp_path: Path, dtype):
     model = load(TINY, dtype=dtype)
     save(model, tmp_path / "model")
-    for path in (tmp_path / "model").rglob("*.safetensors"):
-        assert {tensor.dtype for tensor in load_file(path).values()} == {dtype}
-    again = load(tmp_path / "model", dtype=dtype)
-    assert all(torch.equal(a, b) for a, b in zip(model.unet.parameters(), again.unet.parameters()))
+    for part in ("vae", "unet"):
+        tensors = load_file(tmp_path / f"model/{part}/diffusion_pytorch_model.safetensors")
+        assert all(torch.equal(tensors[name], ours) for name, ours in getattr(model, part).state_dict().items())
+        assert {tensor.dtype for tensor in tensors.values()} == {dtype}
 
 
 def test_the_shipped_model_is_what_save_writes(tmp_path: Path):
@@ -66,18 +64,21 @@ def test_the_shipped_model_is_what_save_writes(tmp_path: Path):
     written, shipped = contents(tmp_path / "model"), contents(bundled_path())
     differing = {name for name in written if written[name] != shipped[name]}
     assert differing <= {"tokenizer/vocab.json"}  # which transformers 4 lays out in another way
-    assert len({json.dumps(json.loads((f / "tokenizer/vocab.json").read_text()), sort_keys=True)
-                for f in (tmp_path / "model", bundled_path())}) == 1  # fmt: skip
+    ours, theirs = (
+        json.loads((f / "tokenizer/vocab.json").read_text()) for f in (tmp_path / "model", bundled_path())
+    )
+    assert ours == theirs
 
 
-def test_every_schedule_travels(model: LatentDiffusion, tmp_path: Path):
+def test_schedule_configs_and_known_words_travel(model: LatentDiffusion, tmp_path: Path):
     schedule = NoiseSchedule(900, 1e-4, 0.02, "linear", "v_prediction", "trailing", 0, True)
-    save(replace(model, schedule=schedule), tmp_path / "model")
-    assert load(tmp_path / "model").schedule == schedule
-    theirs = diffusers.DDIMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config
-    assert {f.name: theirs[f.name] for f in fields(schedule)} == {
-        f.name: getattr(schedule, f.name) for f in fields(schedule)
-    }
+    words = frozenset({"dog", "cat", "naïve"})
+    save(replace(model, schedule=schedule, known_words=words), tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.schedule == schedule and again.known_words == words
+    assert again.vae.config == model.vae.config and again.unet.config == model.unet.config
+    theirs = DDIMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config
+    assert asdict(schedule).items() <= dict(theirs).items()
 
 
 def test_diffusers_finds_every_tensor_and_no_other(saved: Path):
@@ -92,21 +93,8 @@ def test_the_text_encoder_is_saved_for_all_versions_of_transformers(model: Laten
     config = json.loads((saved / "text_encoder/config.json").read_text())
     assert config["dtype"] == "float32"
     assert config["eos_token_id"] == model.tokenizer.eos_token_id  # or every text would be pooled at its start token
-    assert {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"} <= {
-        path.name for path in (saved / "tokenizer").iterdir()
-    }
-    text = ["a dog with glasses", "two cats"]
-    again = load(saved)
-    assert again.tokenizer(text).input_ids == model.tokenizer(text).input_ids
-    tokens = again.tokenizer(text, padding="max_length", return_tensors="pt").input_ids
-    pooled = again.text_encoder(tokens).pooler_output
-    assert not torch.allclose(pooled[0], pooled[1])
-
-
-def test_known_words_travel(model: LatentDiffusion, tmp_path: Path):
-    words = frozenset({"dog", "cat", "naïve"})
-    save(replace(model, known_words=words), tmp_path / "model")
-    assert load(tmp_path / "model").known_words == words
+    files = {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert files <= {path.name for path in (saved / "tokenizer").iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -155,34 +143,23 @@ def test_a_tokenizer_that_clips_files_cannot_hold_is_refused(tmp_path: Path):
 # ---- whole or not at all ---------------------------------------------------------------------------------------
 
 
-def test_a_save_that_fails_leaves_nothing(model: LatentDiffusion, tmp_path: Path, monkeypatch):
-    def full_disk(*_, **__):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(module, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save(model, tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("when", ["writing", "moving"])
-def test_a_save_that_fails_keeps_the_model_that_was_there(saved, model, tmp_path: Path, monkeypatch, when):
-    target = Path(shutil.copytree(saved, tmp_path / "model"))
-    before = contents(target)
-    rename = Path.rename
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_save_that_fails_changes_nothing(saved, model, tmp_path: Path, monkeypatch, when, is_new):
+    target = tmp_path / "model"
+    if not is_new:
+        shutil.copytree(saved, target)
+    before, rename = contents(tmp_path), Path.rename
 
-    def interrupted(self, other):
-        if ".new" in self.name:
+    def fails(self, *others, **_):
+        if when == "writing" or ".new" in self.name:
             raise KeyboardInterrupt
-        return rename(self, other)
+        return rename(self, *others)
 
-    if when == "moving":
-        monkeypatch.setattr(Path, "rename", interrupted)
-    else:
-        monkeypatch.setattr(module, "_write_weights", lambda *_: 1 / 0)
-    with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
+    monkeypatch.setattr(*((module, "save_file") if when == "writing" else (Path, "rename")), fails)
+    with pytest.raises(KeyboardInterrupt):
         save(model, target)
-    assert contents(target) == before and list(tmp_path.iterdir()) == [target]
+    assert contents(tmp_path) == before and list(tmp_path.iterdir()) == [target] * (not is_new)
 
 
 def test_saving_again_replaces_the_model_and_keeps_the_rest(saved: Path, model: LatentDiffusion, tmp_path: Path):

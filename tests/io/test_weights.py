@@ -26,8 +26,8 @@ STEM = "diffusion_pytorch_model"
 @pytest.mark.parametrize("dtype, value", [(torch.float16, 16.0), (torch.float32, 32.0), (torch.bfloat16, 32.0)])
 def test_half_precision_takes_the_fp16_files(folder: Path, dtype, value):
     shutil.copy(folder / UNET_WEIGHTS, folder / f"unet/{STEM}.fp16.safetensors")
-    edit_weights(folder / UNET_WEIGHTS, conv_out__bias=torch.full([4], 32.0))
-    edit_weights(folder / f"unet/{STEM}.fp16.safetensors", conv_out__bias=torch.full([4], 16.0))
+    edit_weights(folder / UNET_WEIGHTS, {"conv_out.bias": torch.full([4], 32.0)})
+    edit_weights(folder / f"unet/{STEM}.fp16.safetensors", {"conv_out.bias": torch.full([4], 16.0)})
     assert load(folder, dtype=dtype).unet.conv_out.bias[0] == value
 
 
@@ -39,10 +39,8 @@ def test_we_sample_diffusers_saved_pipelines_image(pipe: StableDiffusionPipeline
     shutil.rmtree(tmp_path / "text_encoder")  # the pipeline's own method does not shard it
     pipe.text_encoder.save_pretrained(tmp_path / "text_encoder", variant=variant, **size)
     for part in ("unet", "vae", "text_encoder"):
-        files = len(list((tmp_path / part).glob("*.safetensors")))
-        assert files > 1 if shards == "sharded" else files == 1
-    model = load(str(tmp_path))
-    assert pixel_difference(our_image(model), their_image(pipe)) <= 1
+        assert (len(list((tmp_path / part).glob("*.safetensors"))) > 1) == (shards == "sharded")
+    assert pixel_difference(our_image(load(str(tmp_path))), their_image(pipe)) <= 1
     load(tmp_path, dtype=torch.float16)
 
 
@@ -71,15 +69,12 @@ def test_shards_under_every_name_of_their_index(folder: Path, index, shard, dtyp
 @pytest.mark.parametrize(
     "name, word",
     [
-        ("../outside.safetensors", "not opened"),
-        ("/etc/passwd", "not opened"),
-        ("..\\outside.safetensors", "not opened"),
-        ("..", "missing"),
-        ("part-2.safetensors", "part-2.safetensors"),
+        *((name, "not opened") for name in ("../x.safetensors", "/dev/zero", "..\\x.safetensors", "C:x", "a/\nb")),
+        *((name, "missing") for name in ("..", ".", "", "a\0b", "y" * 300, "part-2.safetensors")),
     ],
 )
-def test_shards_are_files_beside_their_index(folder: Path, name: str, word: str):
-    shutil.copy(folder / UNET_WEIGHTS, folder / "outside.safetensors")
+def test_an_index_names_only_files_beside_it(folder: Path, name: str, word: str):
+    shutil.copy(folder / UNET_WEIGHTS, folder / "x.safetensors")
     names = dict.fromkeys(load_file(folder / UNET_WEIGHTS), "part-1.safetensors")
     (folder / UNET_WEIGHTS).rename(folder / "unet" / "part-1.safetensors")
     index = folder / f"{UNET_WEIGHTS}.index.json"
@@ -108,46 +103,23 @@ def test_the_vaes_old_names_load(folder: Path):
 @pytest.mark.parametrize(
     "part, changes, words",
     [
-        ("unet", {"conv_out__bias": ...}, ["Missing", "conv_out.bias"]),
-        ("unet", {"conv_3__bias": torch.ones(1)}, ["Unexpected", "conv_3.bias"]),
-        ("unet", {"conv_out__bias": torch.ones(3)}, ["size mismatch", "conv_out.bias", "[3]", "[4]"]),
-        ("unet", {"conv_out__bias": torch.ones(4, dtype=torch.int8)}, ["conv_out.bias", "floating point"]),
-        ("unet", {"conv_out__bias": ..., "a": torch.ones(1)}, ["Missing", "conv_out.bias", "Unexpected", '"a"']),
-        ("text_encoder", {"text_model__final_layer_norm__bias": ...}, ["Missing", "final_layer_norm.bias"]),
+        ("unet", {"conv_out.bias": ..., "a": torch.ones(1)}, ["Missing", "conv_out.bias", "Unexpected", '"a"']),
+        ("unet", {"conv_3.bias": torch.ones(1)}, ["Unexpected", "conv_3.bias"]),
+        ("unet", {"conv_out.bias": torch.ones(3)}, ["size mismatch", "conv_out.bias", "[3]", "[4]"]),
+        ("unet", {"conv_out.bias": torch.ones(4, dtype=torch.int8)}, ["conv_out.bias", "floating point"]),
+        ("vae", {"decoder.conv_out.bias": ...}, ["Missing", "conv_out.bias"]),
+        ("text_encoder", {"text_model.final_layer_norm.bias": ...}, ["Missing", "final_layer_norm.bias"]),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(folder: Path, part, changes, words):
-    edit_weights(next((folder / part).glob("*.safetensors")), **changes)
+    edit_weights(next((folder / part).glob("*.safetensors")), changes)
     with one_sentence(str(folder / part), *words):
         load(folder)
 
 
-def test_many_tensors_that_do_not_fit_make_one_line(folder: Path):
-    shutil.copy(folder / f"vae/{STEM}.safetensors", folder / UNET_WEIGHTS)
-    with pytest.raises(InputError, match="conv_in.weight") as caught:
+@pytest.mark.parametrize("names", [["a\nb. C"], ["\x1b[31mred"], ["x" * 100_000], [""], [str(i) for i in range(999)]])
+def test_odd_names_of_tensors_and_many_make_one_line(folder: Path, names):
+    edit_weights(folder / UNET_WEIGHTS, {"conv_out.bias": ...} | dict.fromkeys(names, torch.ones(1)))
+    with pytest.raises(InputError, match="conv_out.bias") as caught:
         load(folder)
     assert str(caught.value).isprintable() and len(str(caught.value)) <= 1000
-
-
-@pytest.mark.parametrize("part", [f"unet/{STEM}", "text_encoder/model"])
-@pytest.mark.parametrize("keep", [0, 5, 1000, -1, None])
-def test_broken_weights(folder: Path, part: str, keep: int | None):
-    path = folder / f"{part}.safetensors"
-    data = path.read_bytes()
-    path.write_bytes(data[:keep] if keep is not None else data[:20] + b"\xff" + data[21:])
-    with one_sentence(str(path)):
-        load(folder)
-
-
-@pytest.mark.parametrize("part", ["unet", "text_encoder"])
-def test_pickles_are_refused(folder: Path, part: str):
-    path = next((folder / part).glob("*.safetensors"))
-    path.rename(path.with_suffix(".bin"))
-    with one_sentence(part, path.with_suffix(".bin").name, "safetensors"):
-        load(folder)
-
-
-def test_no_weights(folder: Path):
-    (folder / UNET_WEIGHTS).unlink()
-    with one_sentence("unet", "safetensors"):
-        load(folder)
