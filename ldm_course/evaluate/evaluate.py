@@ -32,7 +32,7 @@ from ldm_course.images import to_pil
 from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
 from ldm_course.model import LatentDiffusion
-from ldm_course.pipelines import SAMPLERS, check_seed
+from ldm_course.pipelines import SAMPLERS
 from ldm_course.sampling import check_guidance
 from ldm_course.scenes import ATTRIBUTES, HELD_OUT, Scene, contact_sheet
 from ldm_course.scenes.dataset import render_scenes
@@ -70,9 +70,8 @@ def evaluate(
     images = (1000 if full else 200) if images is None else images
     if images < 1 + full:
         raise InputError(f"The number of images must be {1 + full} or more.")
-    check_seed(seed)
-    if seed > 10**9:
-        raise InputError(f"seed is {seed}; it must be at most 1,000,000,000, as other seeds are made of it.")
+    if not 0 <= seed <= 10**9:
+        raise InputError(f"seed is {seed}; it must be from 0 to 1,000,000,000, as other seeds are made of it.")
     check_guidance(guidance_scale)
     check_choice("scheduler", scheduler, tuple(SAMPLERS))
     folder = bundled_path() if model_folder is None else Path(model_folder)

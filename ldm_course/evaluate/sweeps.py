@@ -41,9 +41,6 @@ STYLES = ("v:", "o-", "x--", "s-.", "^-")  # of the curves of a plot
 Table = dict[str, dict[str, Share]]
 
 
-# ---- distributions -----------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def distances(classifier: Classifier, generated: Tensor, seed: int) -> dict[str, float]:
     """How far the generated images are from rendered ones, as sets, and how far two sets of rendered ones are."""

@@ -152,8 +152,7 @@ class Training(Generic[M]):
         saved = sampled = progress.seconds
         self.model.train()
         clock = time.monotonic()
-        # without disable=False, which would override TQDM_DISABLE
-        hidden = {} if self.accelerator.is_main_process else {"disable": True}
+        hidden = {} if self.accelerator.is_main_process else {"disable": True}  # False would override TQDM_DISABLE
         with tqdm(total=100.0, initial=100 * self.share, desc=name, **hidden) as bar:
             bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
             while self.share < 1.0:

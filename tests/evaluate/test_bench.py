@@ -53,11 +53,3 @@ def test_wrong_numbers(tmp_path, wrong):
     with one_sentence("or more"):
         bench.bench(out=tmp_path / "none", **wrong)
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.slow
-@needs_a_compiler()
-def test_more_steps_than_the_model_has(tmp_path):
-    with one_sentence("num_inference_steps"):
-        bench.bench(num_inference_steps=1001, out=tmp_path / "none")
-    assert not (tmp_path / "none").exists()

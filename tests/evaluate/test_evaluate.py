@@ -36,7 +36,7 @@ def test_a_foreign_models_lack_is_named(tmp_path):
         ({"images": 0}, "1 or more"),
         ({"images": 1, "full": True}, "2 or more"),
         ({"seed": -1}, "seed"),
-        ({"seed": 2**62}, "at most 1,000,000,000"),
+        ({"seed": 2**62}, "from 0 to 1,000,000,000"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"scheduler": "karras"}, "karras"),
         ({"num_inference_steps": 1001}, "from 1 to 1000"),

@@ -208,15 +208,14 @@ def test_a_tokenizer_is_not_written_into_an_earlier_run(run, resume):
 
 
 def test_only_a_model_with_a_card_ships(tmp_path, monkeypatch):
-    shipped, card = tmp_path / "shipped", tmp_path / "run" / "model" / "README.md"
-    shipped.mkdir()
-    (shipped / "README.md").write_text("old")
+    model, shipped = tmp_path / "run" / "model", tmp_path / "shipped"
     monkeypatch.setattr(stages, "bundled_path", lambda: shipped)
+    for folder in (model, shipped):
+        folder.mkdir(parents=True)
     with pytest.raises(InputError, match="README.md"):
         stages.ship(tmp_path / "run")
-    assert (shipped / "README.md").read_text() == "old"
-    card.parent.mkdir(parents=True)
-    card.write_text("new")
+    assert shipped.exists()
+    (model / "README.md").write_text("new")
     stages.ship(tmp_path / "run")
     assert (shipped / "README.md").read_text() == "new"
 
