@@ -48,7 +48,7 @@ lint: $(VENV)/.test
 	$(VENV)/bin/lint-imports
 
 check: lint
-	$(PYTEST) -m "not slow" $(addprefix --ignore=tests/,evaluate lab robustness train)
+	$(PYTEST) -m "not slow" $(addprefix --ignore=tests/,evaluate io lab robustness train)
 
 test: lint
 	$(PYTEST)
