@@ -114,41 +114,24 @@ def fill_up(folder: Path, *fp16_parts: str) -> None:
 
 
 def test_only_the_needed_files_are_fetched_from_the_hub(hub: Hub, folder: Path):
-    fill_up(folder, "unet", "vae", "text_encoder")
+    fill_up(folder, *STEMS)
     model = load("owner/tiny", revision="v1")
-    weights = ["text_encoder/model.safetensors", UNET_WEIGHTS, "vae/diffusion_pytorch_model.safetensors"]
-    assert sorted(hub.served) == sorted(NEEDED + weights)
+    assert sorted(hub.served) == sorted([*NEEDED, *(f"{part}/{stem}.safetensors" for part, stem in STEMS.items())])
     assert pixel_difference(our_image(model), our_image(load(folder))) == 0
 
-    hub.served.clear()
+
+@pytest.mark.parametrize("parts", [[*STEMS], ["unet"]])
+def test_each_part_comes_in_half_precision_if_there_is_that(hub: Hub, folder: Path, parts):
+    fill_up(folder, *parts)
     load("owner/tiny", dtype=torch.float16)
-    assert sorted(hub.served) == [name.replace(".safetensors", ".fp16.safetensors") for name in sorted(weights)]
+    weights = [f"{part}/{stem}{'.fp16' * (part in parts)}.safetensors" for part, stem in STEMS.items()]
+    assert sorted(hub.served) == sorted(NEEDED + weights)
 
 
-def test_each_part_comes_in_the_variant_that_there_is(hub: Hub, folder: Path):
-    fill_up(folder, "unet")
-    load("owner/tiny", dtype=torch.float16)
-    fetched = [name for name in hub.served if name.endswith(".safetensors")]
-    assert sorted(fetched) == ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
-                               "vae/diffusion_pytorch_model.safetensors"]  # fmt: skip
-
-
-@pytest.mark.parametrize("old_names", [False, True])
-def test_shards_are_fetched_with_their_index(hub: Hub, folder: Path, pipe: StableDiffusionPipeline, old_names):
+def test_shards_are_fetched_with_their_index(hub: Hub, folder: Path, pipe: StableDiffusionPipeline):
     shutil.rmtree(folder)
     pipe.save_pretrained(folder, max_shard_size="60KB", variant="fp16")
-    if old_names:
-        index = next((folder / "unet").glob("*.index.fp16.json"))
-        names = json.loads(index.read_text())["weight_map"]
-        older = {
-            name: name.replace(".fp16", "").replace(".safetensors", ".fp16.safetensors") for name in names.values()
-        }
-        for name in older:
-            (folder / "unet" / name).rename(folder / "unet" / older[name])
-        edit(index, weight_map={tensor: older[name] for tensor, name in names.items()})
-        index.rename(index.with_name("diffusion_pytorch_model.safetensors.fp16.index.json"))
-    model = load("owner/tiny")
-    assert pixel_difference(our_image(model), their_image(pipe)) <= 1
+    assert pixel_difference(our_image(load("owner/tiny")), their_image(pipe)) <= 1
 
 
 def test_what_was_fetched_once_loads_offline(hub: Hub, monkeypatch):

@@ -52,6 +52,7 @@ def test_diffusers_samples_our_saved_models_image(model: LatentDiffusion, tmp_pa
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_models_dtype_is_kept(tmp_path: Path, dtype):
     model = load(TINY, dtype=dtype)
+    assert model.dtype == dtype == model.text_encoder.dtype
     save(model, tmp_path / "model")
     for part in ("vae", "unet"):
         tensors = load_file(tmp_path / f"model/{part}/diffusion_pytorch_model.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ldm_course.errors import InputError
 from ldm_course.io.load import load
+from ldm_course.io.weights import weight_patterns
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model asks for")
 STEM = "diffusion_pytorch_model"
@@ -55,6 +57,7 @@ def test_we_sample_diffusers_saved_pipelines_image(pipe: StableDiffusionPipeline
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_shards_under_every_name_of_their_index(folder: Path, index, shard, dtype):
+    """They load from a folder, and are among what is fetched from the hub."""
     expected = load(folder, dtype=dtype).unet.state_dict()
     tensors = load_file(folder / UNET_WEIGHTS)
     (folder / UNET_WEIGHTS).unlink()
@@ -62,6 +65,8 @@ def test_shards_under_every_name_of_their_index(folder: Path, index, shard, dtyp
     for file in set(names.values()):
         save_file({name: tensors[name] for name in tensors if names[name] == file}, folder / "unet" / file)
     (folder / "unet" / index).write_text(json.dumps({"weight_map": names}))
+    patterns = weight_patterns("unet", ".fp16" if "fp16" in index else "")
+    assert all(any(fnmatch(f"unet/{file}", each) for each in patterns) for file in (index, *names.values()))
     unet = load(folder, dtype=dtype).unet
     assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
 

@@ -120,27 +120,8 @@ def test_token_numbers_that_the_text_encoder_does_not_know(token, value):
     assert image is None or value != 10**9
 
 
-DTYPES = (
-    "F64",
-    "F16",
-    "BF16",
-    "F8_E4M3",
-    "F8_E5M2",
-    "F8_E8M0",
-    "F4",
-    "I64",
-    "I32",
-    "U8",
-    "BOOL",
-    "C64",
-    "x",
-    None,
-    3,
-)
-
-
 @pytest.mark.parametrize("change", [
-    *({"dtype": dtype} for dtype in DTYPES),
+    *({"dtype": each} for each in ("F64", "F8_E4M3", "F8_E8M0", "F4", "I64", "I16", "U8", "BOOL", "C64", None)),
     {"shape": [-1]}, {"shape": [10**18]}, {"shape": [2**62, 4]}, {"shape": [2, 2]}, {"shape": []}, {"shape": "4"},
     {"data_offsets": [0, 2**62]}, {"data_offsets": [8, 0]}, {"data_offsets": [-8, 0]}, {"data_offsets": []},
 ])  # fmt: skip

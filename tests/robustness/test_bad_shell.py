@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import os
 import re
@@ -27,16 +28,6 @@ from ldm_course import cli, masks
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny-sd15"
 COMMAND = [str(Path(sys.executable).with_name("ldm-course"))]
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@contextlib.contextmanager
-def inside(folder):
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def run(*arguments):
@@ -95,55 +86,33 @@ def folder(tmp_path, monkeypatch):
 
 # ---- mistakes: one sentence, nothing written, no model loaded ----------------------------------------------------
 
-SHARED = [
-    ("Missing argument", []),
-    ("prompt is empty", [" "]),
-    ("No such option", ["a dog", "--gidance", "3"]),
-    ("valid int", ["a dog", "--num-inference-steps", "many"]),
-    ("--num-inference-steps", ["a dog", "--num-inference-steps", "0"]),
-    ("--seed", ["a dog", "--seed", "-1"]),
-    ("2**63", ["a dog", "--seed", 2**63]),
-    ("'plms'", ["a dog", "--scheduler", "plms"]),
-    ("'even'", ["a dog", "--timestep-spacing", "even"]),
-    ("nan", ["a dog", "--guidance-scale", "nan"]),
-    ("negative_prompt", ["a dog", "--negative-prompt", "\udcff"]),
-    ("'int8'", ["a dog", "--dtype", "int8"]),
-    ("There is no folder", ["a dog", "-o", "nowhere/dog.png"]),
-    ("is a folder", ["a dog", "-o", "."]),
-    ("must end in .png", ["a dog", "-o", "dog.xyz"]),
-]
 MISTAKES = [
-    *(("txt2img", words, arguments) for words, arguments in SHARED),
-    ("txt2img", "--width", ["a dog", "--width", "0"]),
+    ("txt2img", "Missing argument", []), ("txt2img", "prompt is empty", [" "]),
+    ("txt2img", "No such option", ["a dog", "--gidance", "3"]),
+    ("txt2img", "valid int", ["a dog", "--num-inference-steps", "many"]),
+    ("txt2img", "--num-inference-steps", ["a dog", "--num-inference-steps", "0"]),
+    ("txt2img", "--seed", ["a dog", "--seed", "-1"]), ("txt2img", "2**63", ["a dog", "--seed", 2**63]),
+    ("txt2img", "'plms'", ["a dog", "--scheduler", "plms"]), ("txt2img", "nan", ["a dog", "--guidance-scale", "nan"]),
+    ("txt2img", "negative_prompt", ["a dog", "--negative-prompt", "\udcff"]),
+    ("txt2img", "must end in .png", ["a dog", "-o", "dog.xyz"]), ("txt2img", "--width", ["a dog", "--width", "0"]),
     ("img2img", "There is no file 'nothing.png'", ["a dog", "nothing.png"]),
     ("img2img", "'text.png' is not an image", ["a dog", "text.png"]),
-    ("img2img", "is not an image", ["a dog", "."]),
     ("img2img", "--strength", ["a dog", "photo.png", "--strength", "1.5"]),
     ("img2img", "strength is nan", ["a dog", "photo.png", "--strength", "nan"]),
     ("img2img", "prompt is empty", ["", "photo.png"]),
-    ("inpaint", "exactly one", ["a dog", "photo.png"]),
-    ("inpaint", "exactly one", ["a dog", "photo.png", "--mask", "small.png", "--box", "0,0,8,8"]),
     ("inpaint", "There is no file", ["a dog", "photo.png", "--mask", "nothing.png"]),
     ("inpaint", "one size", ["a dog", "photo.png", "--mask", "small.png"]),
     ("inpaint", "empty", ["a dog", "photo.png", "--mask", "black.png"]),
     ("inpaint", "LEFT,TOP,RIGHT,BOTTOM", ["a dog", "photo.png", "--box", "1,2,3"]),
-    ("inpaint", "right <= 64", ["a dog", "photo.png", "--box", "0,0,65,8"]),
     ("inpaint", "--grow", ["a dog", "photo.png", "--part", "centre", "--grow", "65"]),
     ("inpaint", "'nose'", ["a dog", "photo.png", "--part", "nose"]),
     ("inpaint", "upper-half, lower-half", ["a dog", "photo.png", "--part", "legs"]),
-    ("scene", "'cow'", ["--animal", "cow"]),
-    ("scene", "must end in .png", ["-o", "dog.jpg"]),
-    ("scene", "--size", ["--size", "0"]),
-    ("scenes", "only one of", ["--held-out", "--all-values"]),
-    ("scenes", "--rows", ["--rows", "0"]),
-    ("scenes", "There is no folder", ["-o", "nowhere/sheet.png"]),
-    ("train", "'everything'", ["everything"]),
-    ("train", "minutes", ["vae", "--minutes", "-1"]),
-    ("evaluate", "--images", ["--images", "0"]),
-    ("bench", "--rounds", ["--rounds", "0"]),
-    ("lab", "no notebooks", []),
-    ("paint", "No such command", []),
-]
+    ("scene", "must end in .png", ["-o", "dog.jpg"]), ("scene", "--size", ["--size", "0"]),
+    ("scenes", "only one of", ["--held-out", "--all-values"]), ("scenes", "--rows", ["--rows", "0"]),
+    ("scenes", "There is no folder", ["-o", "nowhere/sheet.png"]), ("train", "minutes", ["vae", "--minutes", "-1"]),
+    ("evaluate", "--images", ["--images", "0"]), ("bench", "--rounds", ["--rounds", "0"]),
+    ("lab", "no notebooks", []), ("paint", "No such command", []),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command, words, arguments", MISTAKES)
@@ -155,37 +124,19 @@ def test_mistakes(folder, monkeypatch, command, words, arguments):
 @pytest.mark.parametrize(
     "task, words, arguments",
     [
-        ("txt2img", "from 1 to 1000", ["--num-inference-steps", 1001]),
         ("txt2img", "last timestep", ["--num-inference-steps", 1000]),
         ("txt2img", "height is 100", ["--height", 100]),
         ("img2img", "less than one step", ["photo.png", "--num-inference-steps", 10, "--strength", 0.05]),
-        ("img2img", "8", ["narrow.png"]),
         ("inpaint", "too thin", ["photo.png", "--box", "1,1,7,7"]),
     ],
 )
 def test_mistakes_that_only_the_model_shows(folder, monkeypatch, tiny, task, words, arguments):
     monkeypatch.setattr(ldm, "load", lambda *_, **__: tiny)
-    Image.new("RGB", (5, 64)).save("narrow.png")
     refused(words, task, "a dog", *arguments)
 
 
 @pytest.mark.parametrize(
-    "words, arguments",
-    [
-        ("There is no folder 'nothing'", ["--model", "nothing"]),
-        ("revision 'main' is for models on the hub", ["--model", TINY, "--revision", "main"]),
-        ("device 'gpu' cannot", ["--model", TINY, "--device", "gpu"]),
-        ("'meta'", ["--model", TINY, "--device", "meta"]),
-        ("model_index.json", ["--model", "."]),
-    ],
-)
-def test_models_that_cannot_be_loaded(tmp_path, words, arguments):
-    with inside(tmp_path):
-        refused(words, "txt2img", "a dog", *arguments)
-
-
-@pytest.mark.parametrize(
-    "stored", ["[" * 100_000, '{"x": 1e999}', '{"x": 1' + "0" * 400 + "}", '{"animal": ["dog"]}', "NaN", ""]
+    "stored", ["[" * 100_000, '{"x": 1e999}', '{"x": 1' + "0" * 400 + "}", '{"animal": ["dog"]}']
 )
 def test_an_image_whose_scene_is_nonsense(folder, stored):
     text = PngInfo()
@@ -240,7 +191,7 @@ def test_any_words(tiny, task, prompt, image, output, options, data):
     flags = [f"{name}={data.draw(OPTIONS[name], name)}" for name in options]
     flags += [] if output is None else [f"--output={output}"]
     given_words = [prompt] if task == "txt2img" else [prompt, image]
-    with tempfile.TemporaryDirectory() as folder, inside(folder), pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ldm, "load", lambda *_, **__: tiny)
         photo = Image.linear_gradient("L").resize((16, 16))
         photo.save("photo.png")
@@ -259,7 +210,7 @@ def test_any_words(tiny, task, prompt, image, output, options, data):
 @example(["scene", "-o", "~nobody-here/dog.png"])
 @example(["scene", "-o", "loop/dog.png"])
 def test_any_command(tiny, arguments):
-    with tempfile.TemporaryDirectory() as folder, inside(folder), pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ldm, "txt2img", lambda *_, **__: Image.new("RGB", (8, 8)))
         patch.setattr(ldm, "load", lambda *_, **__: tiny)
         Path("loop").symlink_to("loop")
@@ -297,37 +248,31 @@ def test_bugs_are_not_hidden(folder, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    "package, arguments",
-    [
-        ("accelerate", ["train", "vae"]),
-        ("matplotlib", ["evaluate"]),
-        ("matplotlib", ["bench"]),
-        ("jupyterlab", ["lab"]),
-    ],
+    "package, arguments", [("accelerate", ["train", "vae"]), ("matplotlib", ["evaluate"]), ("jupyterlab", ["lab"])]
 )
 def test_a_missing_package_is_named(folder, monkeypatch, package, arguments):
     for name in list(sys.modules):
         if name.startswith(("ldm_course.train", "ldm_course.evaluate", package)):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    (Path.cwd() / "a.ipynb").touch()
+    (folder / "a.ipynb").touch()
     refused(f"pip install {package}", *arguments, code=1)
 
 
-@pytest.mark.parametrize("owner, name", [(cli, "check_output"), (ldm, "load")])
-def test_ctrl_c(folder, monkeypatch, owner, name):
-    monkeypatch.setattr(owner, name, raising(KeyboardInterrupt()))
+@pytest.mark.parametrize(
+    "owner, name, arguments, words",
+    [
+        ("ldm_course.cli", "check_output", ["txt2img", "a dog"], ""),
+        ("ldm_course", "load", ["txt2img", "a dog"], ""),
+        ("ldm_course.train.stages", "train_stage", ["train", "vae"], "--resume"),
+    ],
+)
+def test_ctrl_c(folder, monkeypatch, owner, name, arguments, words):
+    monkeypatch.setattr(importlib.import_module(owner), name, raising(KeyboardInterrupt()))
     before = os.listdir()
-    code, out, err = run("txt2img", "a dog")
-    assert (code, out, err.strip()) == (130, "", "stopped") and os.listdir() == before
-
-
-def test_ctrl_c_while_training(folder, monkeypatch):
-    from ldm_course.train import stages
-
-    monkeypatch.setattr(stages, "train_stage", raising(KeyboardInterrupt()))
-    code, out, err = run("train", "vae")
-    assert (code, out) == (130, "") and err.strip().startswith("stopped") and "--resume" in err
+    code, out, err = run(*arguments)
+    assert (code, out) == (130, "") and err.strip().startswith("stopped") and words in err
+    assert len(err.splitlines()) == 2 and os.listdir() == before  # an empty line first: it may follow a bar
 
 
 def test_the_folder_vanishes_meanwhile(folder, monkeypatch, tiny):
@@ -369,17 +314,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_the_file(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["a dog", "--num-inference-steps", "1"],
-        ["a dog", "--model", str(TINY), "--device", "cpu"],
-        ["a dog qua", "--num-inference-steps", "10"],
-        ["a dog " * 80, "--num-inference-steps", "10"],
-    ],
+    "arguments", [["a dog", "--model", str(TINY), "--device", "cpu"], ["a dog qua", "--num-inference-steps", "10"]]
 )
 def test_warnings_made_errors(tmp_path, arguments):
-    environment = os.environ | {"PYTHONWARNINGS": "error"}
-    code, out, err = shell(tmp_path, "txt2img", *arguments, env=environment)
+    code, out, err = shell(tmp_path, "txt2img", *arguments, env=os.environ | {"PYTHONWARNINGS": "error"})
     assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("error: ")
     assert os.listdir(tmp_path) == []
 

@@ -3,6 +3,8 @@ with more threads. Measured on the model that ships, with the bounds that hold."
 
 from __future__ import annotations
 
+import functools
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -30,68 +32,51 @@ def shipped() -> ldm.LatentDiffusion:
     return ldm.load()
 
 
+def stopping(function, after):
+    """The function, which raises KeyboardInterrupt after so many calls, as a notebook's stop button does."""
+    calls = itertools.count()
+
+    def call(x, t_prev, *rest):
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return function(x, t_prev, *rest)
+
+    return call
+
+
 @pytest.mark.slow
 def test_in_another_process_and_from_the_command_line(shipped, tmp_path):
     """Exactly the same: 0 of 255."""
-    command = [
-        Path(sys.executable).with_name("ldm-course"),
-        "txt2img",
-        PROMPT,
-        "-o",
-        tmp_path / "dog.png",
-        "--seed",
-        "3",
-    ]
-    subprocess.run([*command, "--num-inference-steps", "4"], check=True, capture_output=True)
+    command = [Path(sys.executable).with_name("ldm-course"), "txt2img", PROMPT, "-o", tmp_path / "dog.png"]
+    subprocess.run([*command, "--seed", "3", "--num-inference-steps", "4"], check=True, capture_output=True)
     assert pixel_difference(Image.open(tmp_path / "dog.png"), TASKS["txt2img"](shipped, PROMPT, 3)) == 0
 
 
 @each_task
-def test_after_other_calls(shipped, task):
-    """Exactly the same: nothing is left behind by other tasks, seeds, sizes and samplers."""
+def test_after_other_calls_and_an_interruption(shipped, monkeypatch, task):
+    """Exactly the same: nothing is left behind by other tasks, seeds, sizes and samplers, or by a stop button."""
     first = task(shipped, PROMPT, 3)
     state = torch.get_rng_state()
     ldm.txt2img(shipped, ["a cat", "a pig"], seed=9, height=64, width=96, scheduler="dpm++", **OPTIONS)
     ldm.img2img(shipped, "a bear", IMAGE, seed=4, scheduler="ddpm", num_inference_steps=4)
     assert torch.equal(torch.get_rng_state(), state)  # with a seed, nobody else's random numbers are touched
-    assert pixel_difference(task(shipped, PROMPT, 3), first) == 0
 
-
-@each_task
-def test_after_an_interruption(shipped, task):
-    """A notebook's stop button raises KeyboardInterrupt wherever the kernel is; the next call knows nothing of it."""
-    first, calls = task(shipped, PROMPT, 3), []
-
-    def stop(*_):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    hook = shipped.unet.register_forward_pre_hook(stop)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            task(shipped, PROMPT, 3)
-    finally:
-        hook.remove()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shipped.unet, "forward", stopping(shipped.unet.forward, after=1))
+        task(shipped, PROMPT, 3)
     assert torch.is_grad_enabled()
     assert pixel_difference(task(shipped, PROMPT, 3), first) == 0
 
 
 def test_the_loop_can_be_left_in_the_middle(shipped):
     """`break` out of denoise, or an error in after_step, and start again: the same end."""
-
-    def start(after_step=None):
-        context = ldm.encode_prompt(shipped, [PROMPT])
-        noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-        return ldm.denoise(shipped, noise, context, shipped.schedule.timesteps(6), after_step=after_step)
-
-    def stop(x, t_prev):
-        raise KeyboardInterrupt
-
+    context = ldm.encode_prompt(shipped, [PROMPT])
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    start = functools.partial(ldm.denoise, shipped, noise, context, shipped.schedule.timesteps(6))
     *_, whole = start()
     next(start())
     with pytest.raises(KeyboardInterrupt):
-        list(start(stop))
+        list(start(after_step=stopping(lambda x, t_prev: x, after=1)))
     *_, again = start()
     assert torch.equal(whole.x_t, again.x_t)
 

@@ -49,13 +49,11 @@ def newest_step(out: Path) -> int:
 
 def kill_while_it_writes(child: subprocess.Popen[str], out: Path, after: int, files: int) -> None:
     """SIGKILL, later than step `after`, as soon as a checkpoint that is being written has so many files."""
-    deadline = time.monotonic() + 120
-    while child.poll() is None and time.monotonic() < deadline:
+    while child.poll() is None:
         with suppress(FileNotFoundError):  # the folder has just been given its name
             writing = next((out / "checkpoints").glob("*.tmp"), None)
             if writing and newest_step(out) > after and len(list(writing.iterdir())) == files:
-                child.send_signal(signal.SIGKILL)
-                break
+                child.kill()
     child.communicate(timeout=120)
 
 
