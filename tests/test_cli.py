@@ -120,7 +120,7 @@ assert not {{"torch", "transformers", "matplotlib"}} & set(sys.modules)
 )
 def test_options_are_the_functions_own_with_their_defaults(arguments, functions):
     ours = COMMANDS[arguments[0]].make_context(*arguments[:1], arguments[1:]).params
-    in_python_only = {"generator", "latents", "progress", "train_seed", "train_dataset_size"}
+    in_python_only = {"generator", "latents", "progress"}
     other_names = {"model", "source", "mask_image", "model_folder", "run_folder"}
     for function in functions:
         theirs = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
