@@ -153,7 +153,7 @@ def _checked(path: Path, key: str, value: Any, default: Any) -> Any:
     elif isinstance(default, float):
         wanted, fits = "a number above 0", all(type(number) in (int, float) and 0 < number < inf for number in each)
     else:
-        wanted, fits = "whole numbers above 0", all(type(number) is int and number > 0 for number in each)
+        wanted, fits = "whole numbers from 1 to 65536", all(type(size) is int and 0 < size <= 2**16 for size in each)
     if not each or not fits or isinstance(value, list) != isinstance(default, tuple):
         listed = "a list of " if isinstance(default, tuple) else ""
         raise unsupported(path, key, value, f"only {listed}{wanted}")

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 OURS = ("model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 KEYS = [(name, key) for name in OURS for key in json.loads((TINY / name).read_text())]
 KEYS += [("unet/config.json", "norm_eps"), ("vae/config.json", "scaling_factor")]  # which these files do not have
-VALUES = [-1, 0, 1, 2, 1.5, math.nan, math.inf, True, False, None, "", "x", "é\0\n", [], {}, [8], [8, 8], [None],
-          [[1]], {"a": 1}, ["a", "B"]]  # fmt: skip
+VALUES = [-1, 0, 1, 2, 10**9, 1.5, math.nan, math.inf, True, False, None, "", "x", "é\0\n", [], {}, [8], [8, 8],
+          [None], [[1]], {"a": 1}, ["a", "B"]]  # fmt: skip
 
 
 @pytest.fixture
