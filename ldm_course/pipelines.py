@@ -102,8 +102,8 @@ class Options:
             )
         if strength == 1 and model.schedule.alpha_bar(timesteps[0]) > 0.2:
             warn(
-                f"{len(every)} steps of this spacing start at t = {timesteps[0]}, where little noise is expected; "
-                'use timestep_spacing="trailing", or more steps.'
+                f"With so few steps the first is t = {timesteps[0]}, where the model takes pure noise for a partly "
+                'clean image; use timestep_spacing="trailing", or more steps.'
             )
         return timesteps
 
