@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -30,13 +31,29 @@ BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a
 INK, PALE = "#222222", "#bbbbbb"
 LOW, MIDDLE, HIGH = (94, 60, 153), (247, 247, 247), (230, 97, 1)  # purple, white, orange
 SIGNED = LinearSegmentedColormap.from_list("signed", [[value / 255 for value in c] for c in (LOW, MIDDLE, HIGH)])
-SIDE, GAP, TEXT = 384, 16, 26  # of a panel, in drawn pixels; shown at half of that
+SIDE, GAP, TEXT = 384, 16, 24  # of a panel, in drawn pixels; shown at half of that
 PANELS = ("x_t", "eps", "x0_hat", "x0_hat, decoded")
 
-# The style of every curve: `@style()` above a function that draws a figure.
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # in curves and over images alike
+
+# The style of every curve: `@style()` above a function that draws a figure, `with style():` around a cell's own.
 style = functools.partial(
     matplotlib.rc_context,
-    {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 9},
+    {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#777777",
+        "axes.labelcolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10,
+        "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, AMBER]),
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "xtick.color": "#555555",
+        "ytick.color": "#555555",
+    },
 )
 
 
@@ -69,29 +86,65 @@ class Live:
 
 def _bundle(figure: Figure | Image.Image, caption: str) -> tuple[dict[str, str], dict[str, dict]]:
     """The figure as the smaller of its possible files, with its alternative text and its width on the page."""
-    files = {"image/png": png(figure)}
-    if isinstance(figure, Image.Image):
-        files["image/jpeg"] = jpeg(figure)
+    image = rendered(figure) if isinstance(figure, Figure) else figure
+    files = {"image/png": png(image), "image/jpeg": jpeg(image)}
     kind = min(files, key=lambda kind: len(files[kind]))
-    width = Image.open(io.BytesIO(files[kind])).width // 2
-    bundle = {kind: base64.b64encode(files[kind]).decode(), "text/plain": caption}
+    return _encoded(kind, files[kind], image.width // 2, caption)
+
+
+def _encoded(kind: str, file: bytes, width: int, caption: str) -> tuple[dict[str, str], dict[str, dict]]:
+    bundle = {kind: base64.b64encode(file).decode(), "text/plain": caption}
     return bundle, {kind: {"alt": caption, "width": width}}
 
 
-def png(figure: Figure | Image.Image) -> bytes:
-    """The figure as a PNG file: small for curves and latents."""
+def rendered(figure: Figure) -> Image.Image:
+    """The figure as an image, at 144 pixels an inch."""
     file = io.BytesIO()
-    if isinstance(figure, Figure):
-        figure.savefig(file, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})
-    else:
-        figure.save(file, format="png", optimize=True)
+    figure.savefig(file, format="png", dpi=144, bbox_inches="tight", facecolor="white")
+    return Image.open(file).convert("RGB")
+
+
+def png(figure: Figure | Image.Image) -> bytes:
+    """The figure as a PNG file of at most 256 colours: small for curves and latents."""
+    image = rendered(figure) if isinstance(figure, Figure) else figure.convert("RGB")
+    file = io.BytesIO()
+    image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
     return file.getvalue()
 
 
 def jpeg(image: Image.Image) -> bytes:
     """The image as a JPEG file: small for what the decoder returns."""
     file = io.BytesIO()
-    image.save(file, format="jpeg", quality=90, subsampling=0, optimize=True)
+    image.convert("RGB").save(file, format="jpeg", quality=85, subsampling=0, optimize=True)
+    return file.getvalue()
+
+
+def animate(frames: Sequence[Image.Image], caption: str, seconds: float = 4.0, hold: float = 1.5) -> None:
+    """Display frames of one size as an animation that plays on every page, and its caption below.
+
+    Args:
+        seconds: from the first frame to the last.
+        hold: seconds for which the last frame stands before the animation starts again.
+    """
+    bundle, metadata = _encoded("image/png", animation(frames, seconds, hold), frames[0].width // 2, caption)
+    display(bundle, raw=True, metadata=metadata)
+    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+
+
+def animation(frames: Sequence[Image.Image], seconds: float = 4.0, hold: float = 1.5) -> bytes:
+    """The frames as an animated PNG file, in 256 colours that they share. Arguments as for `animate`."""
+    picks = [frames[round(i)].convert("RGB") for i in np.linspace(0, len(frames) - 1, 4)]
+    together = Image.new("RGB", (picks[0].width, 4 * picks[0].height))
+    for i, pick in enumerate(picks):
+        together.paste(pick, (0, i * pick.height))
+    palette = together.quantize(256, Image.Quantize.MEDIANCUT)
+    drawn = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    each = round(1000 * seconds / max(1, len(frames) - 1))
+    durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
+    file = io.BytesIO()
+    drawn[0].save(
+        file, "png", save_all=True, append_images=drawn[1:], duration=durations, loop=0, optimize=True, disposal=0
+    )
     return file.getvalue()
 
 
@@ -122,7 +175,7 @@ def grid(
     side: int = SIDE,
 ) -> Image.Image:
     """Images in rows, with a title over each column and a label before each row, if given."""
-    font = ImageFont.load_default(TEXT)
+    font = ImageFont.truetype(FONT, TEXT)
     margin = max((math.ceil(font.getlength(label)) for label in labels), default=-2 * GAP) + 2 * GAP
     top = 2 * TEXT if titles else 0
     width = margin + max(map(len, rows)) * (side + GAP) - GAP

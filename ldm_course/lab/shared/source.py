@@ -14,10 +14,11 @@ ROOT = Path(ldm_course.__file__).parents[1]
 
 
 def show_source(*objects: Callable | type) -> None:
-    """Display the source code of functions or classes, each under the name of its file."""
+    """Display the source code of functions or classes, each folded under its name and the name of its file."""
     for thing in objects:
         file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "").resolve()  # not a decorator's
-        name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+        name = (file.relative_to(ROOT) if file.is_relative_to(ROOT) else file).as_posix()
         source = inspect.getsource(thing)
-        bundle = {"text/markdown": f"`{Path(name).as_posix()}`\n\n```python\n{source}```", "text/plain": source}
-        display(bundle, raw=True)
+        title = f"<summary>In the package: <code>{thing.__name__}</code>, in <code>{name}</code></summary>"
+        folded = f"<details>{title}\n\n```python\n{source}```\n\n</details>"
+        display({"text/markdown": folded, "text/plain": source}, raw=True)

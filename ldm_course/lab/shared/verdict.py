@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,20 @@ STEPS = 4  # of the image that a plugged part is tried on
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: `status` is "right", "wrong" or "not tried"; `message` says why, or gives a hint."""
+    """What a check found: `status` is "right", "wrong" or "not tried"; `message` says why, or gives a hint.
+
+    answer: what is right, a function or a class to go on with while the learner's is not; None where there is no
+        single answer.
+    """
 
     status: str
     message: str
     images: tuple[Image.Image, ...] = ()  # the package's, and the one with the learner's part
+    answer: Callable | None = field(default=None, repr=False, compare=False)
+
+    def then(self, check: Callable[[], Verdict]) -> Verdict:
+        """The verdict of a further check if this one is right, and this verdict if not."""
+        return replace(check(), answer=self.answer) if self.status == RIGHT else self
 
     def __repr__(self) -> str:
         return f"{MARKS[self.status]} {self.message}"
@@ -57,17 +66,21 @@ def compare(
     yours: Callable, right: Callable, cases: Sequence[tuple], mistakes: Sequence[tuple[Callable, str]]
 ) -> Verdict:
     """Run both on the cases. An answer that equals a known mistake's in all of them gets that mistake's hint."""
+    return replace(_compared(yours, right, cases, mistakes), answer=right)
+
+
+def _compared(
+    yours: Callable, right: Callable, cases: Sequence[tuple], mistakes: Sequence[tuple[Callable, str]]
+) -> Verdict:
     answers = []
     for case in cases:
         given = copy.deepcopy(case)
         try:
             answer = yours(*given)
-        except NotImplementedError:
-            return _not_tried()
         except Exception as error:  # whatever the learner's code raises
-            return Verdict(WRONG, f"It raised {type(error).__name__}: {error}")
+            return raised(error)
         if answer is None or answer is Ellipsis:
-            return _not_tried()
+            return not_tried()
         if not all(_same(now, before) for now, before in zip(given, case)):
             return Verdict(WRONG, "It changes its arguments in place; make new values: x = x + 1, not x += 1.")
         if _tensor(answer) is None:
@@ -98,10 +111,8 @@ def plugged(model: LatentDiffusion, generate: Callable[[], Image.Image] | None =
     try:
         with plug(**parts) as calls:
             after = generate()
-    except NotImplementedError:
-        return _not_tried()
     except Exception as error:
-        return Verdict(WRONG, f"In the pipeline it raised {type(error).__name__}: {error}")
+        return raised(error, "In the pipeline it")
     difference = int(abs(np.asarray(after, dtype=int) - np.asarray(before, dtype=int)).max())
     if difference > (1 if model.dtype == torch.float32 else 16):  # in half, rounding grows from step to step
         message = f"With your {names} the pipeline generates another image, {difference}/255 off."
@@ -112,8 +123,15 @@ def plugged(model: LatentDiffusion, generate: Callable[[], Image.Image] | None =
     return Verdict(RIGHT, message, (before, after))
 
 
-def _not_tried() -> Verdict:
+def not_tried() -> Verdict:
     return Verdict(NOT_TRIED, "Replace the dots by your code and run the cell again.")
+
+
+def raised(error: Exception, what: str = "It") -> Verdict:
+    """The verdict on code that raised: dots that are still in it are no error."""
+    if isinstance(error, NotImplementedError) or "ellipsis" in str(error).lower():
+        return not_tried()
+    return Verdict(WRONG, f"{what} raised {type(error).__name__}: {error}")
 
 
 def _tensor(value: Any) -> Tensor | None:

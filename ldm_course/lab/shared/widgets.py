@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ldm_course.errors import check_choice
 from ldm_course.lab.shared.plots import Frame, jpeg, png, strip
 
 
@@ -61,3 +63,29 @@ def show(widget: ipywidgets.DOMWidget, otherwise: str) -> None:
         view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
         bundle["application/vnd.jupyter.widget-view+json"] = view
     display(bundle, raw=True)
+
+
+class Bet:
+    """A question to answer before an experiment runs. `settle` holds the answer against what came out.
+
+    question: what will come out?
+    choices: the possible answers, from which one is chosen by a click.
+    """
+
+    def __init__(self, question: str, choices: Sequence[str]):
+        self.question, self.choices = question, tuple(choices)
+        self.buttons = ipywidgets.ToggleButtons(options=self.choices, value=None, style={"button_width": "auto"})
+        label = ipywidgets.HTML(f"<b>Your bet:</b> {html.escape(question)}")
+        show(ipywidgets.VBox([label, self.buttons]), f"(Your bet: {question} {' · '.join(self.choices)})")
+
+    def settle(self, outcome: str) -> None:
+        """Print the outcome, one of the choices, and whether the bet was on it.
+
+        Raises InputError for an outcome that was not among the choices.
+        """
+        check_choice("outcome", outcome, self.choices)
+        bet = self.buttons.value
+        if bet is None:
+            print(f"It is: {outcome}. (You placed no bet.)")
+        else:
+            print(f"It is: {outcome}. You bet on: {bet}. {'Won!' if bet == outcome else 'Lost: now find out why.'}")

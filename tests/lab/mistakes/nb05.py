@@ -1,0 +1,6 @@
+"""The typical wrong answers to the exercises of notebook 05, and words of the hint that each must get.
+
+An answer is the body of the function, or the whole of a function or class.
+"""
+
+MISTAKES: dict[str, list[tuple[str, str]]] = {}
