@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from PIL import Image
+from torch import Tensor
 
 from ldm_course.errors import check_choice
 from ldm_course.images import latent_mask, to_pil, to_tensor
@@ -66,9 +65,8 @@ def flow(model: LatentDiffusion, task: str, here: str | None = None) -> Figure:
         model, x, context, timesteps, negative_context=empty, guidance_scale=GUIDANCE, after_step=after_step
     )
     states = list(loop)
-    now = states[len(states) // 2]
     drawing.text(PROMPTS[task], tuple(context.shape[1:]))
-    drawing.loop(now.x_t[0], now.eps[0], timesteps)
+    drawing.loop(states[len(states) // 2].x_t[0], timesteps)
     drawing.thumb(0.25, ROW, latent_image(noise[0]), f"noise {tuple(noise.shape[1:])}", "noise")
     if task != "img2img":
         drawing.arrow((1.2, ROW), (3.3, ROW), "start")
@@ -94,7 +92,7 @@ class _Drawing:
         self.arrow((3.95, 3.42), (4.45, 3.42))
         self.arrow((5.15, 3.12), (5.15, 2.55))
 
-    def loop(self, x_t: Any, eps: Any, timesteps: list[int]) -> None:
+    def loop(self, x_t: Tensor, timesteps: list[int]) -> None:
         frame = FancyBboxPatch(
             (3.05, 0.42), 5.85, 2.42, "round,pad=0,rounding_size=0.15", ec=ORANGE, fc=TINTS[ORANGE], lw=1.6, zorder=0
         )
@@ -136,7 +134,7 @@ class _Drawing:
         self.arrow((2.075, BELOW + 0.3), (2.075, ROW - 0.375))
         self.axes.text(2.17, 0.75, "z", va="center", fontsize=9, color=INK)
 
-    def known_region(self, known: Any, mask: Any, mask_image: Image.Image) -> None:
+    def known_region(self, known: Tensor, mask: Tensor, mask_image: Image.Image) -> None:
         self.box(5.85, RETURN, 1.75, 0.42, "keep known region", part="known region")
         self.box(3.3, BELOW, 1.25, 0.6, "add noise, level\nof the next t", part="add noise")
         self.arrow((2.55, BELOW), (3.3, BELOW), "z")

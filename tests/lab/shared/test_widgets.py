@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 import torch
 from helpers import noise
@@ -9,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ldm_course as ldm
-from ldm_course.lab.shared import plots, source, widgets
+from ldm_course.errors import InputError
+from ldm_course.lab.shared import diagrams, plots, source, widgets
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +68,11 @@ def test_a_live_figure_is_redrawn_in_its_place(display):
 def test_the_source_is_shown_as_it_is(display):
     source.show_source(ldm.denoise, ldm.inpaint)
     (loop, _), (decorated, _) = display.shown
-    assert loop["text/markdown"].startswith("`ldm_course/sampling.py`\n\n```python\ndef denoise(")
-    assert decorated["text/markdown"].startswith("`ldm_course/pipelines.py`\n\n```python\n@")
+    title = (
+        "<details><summary>In the package: <code>{}</code>, in <code>ldm_course/{}</code></summary>\n\n```python\n"
+    )
+    assert loop["text/markdown"].startswith(title.format("denoise", "sampling.py") + "def denoise(")
+    assert decorated["text/markdown"].startswith(title.format("inpaint", "pipelines.py") + "@")
 
 
 def test_a_widget_has_words_for_pages_without_a_kernel(frames, display):
@@ -110,3 +117,26 @@ def test_the_flipbook_turns_to_the_page_that_the_slider_points_at(encode, pages)
     for label, page in zip(("t = 0", "t = 1"), pages):
         slider.label = label
         assert image.value == encode(page)
+
+
+def test_an_animation_plays_all_frames_and_holds_the_last(display):
+    frames = [Image.new("RGB", (40, 20), (60 * i, 0, 0)) for i in range(5)]
+    plots.animate(frames, "It grows red.", seconds=2, hold=3)
+    (bundle, metadata), _ = display.shown
+    movie = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert movie.n_frames == 5 and metadata["image/png"] == {"alt": "It grows red.", "width": 20}
+    durations = []
+    for i in range(5):
+        movie.seek(i)
+        durations.append(movie.info["duration"])
+    assert durations == [500] * 4 + [3000]
+
+
+@pytest.mark.parametrize("task", diagrams.TASKS)
+def test_a_diagram_holds_what_the_model_computed(model, task):
+    figure = diagrams.flow(model, task, here="unet")
+    assert len(figure.axes[0].images) == {"txt2img": 3, "img2img": 4, "inpaint": 7}[task]
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(word in texts for word in ("eps_cond", "eps_uncond", "guidance", "DDIM", "decoder"))
+    with pytest.raises(InputError, match="here"):
+        diagrams.flow(model, task, here="everywhere")
