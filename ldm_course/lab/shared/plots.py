@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ style = functools.partial(
         "axes.labelcolor": INK,
         "axes.titlelocation": "left",
         "axes.titlesize": 10,
-        "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, AMBER]),
+        "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, AMBER]),
         "font.family": "DejaVu Sans",
         "font.size": 9.5,
         "legend.frameon": False,
@@ -133,12 +134,12 @@ def animate(frames: Sequence[Image.Image], caption: str, seconds: float = 4.0, h
 
 def animation(frames: Sequence[Image.Image], seconds: float = 4.0, hold: float = 1.5) -> bytes:
     """The frames as an animated PNG file, in 256 colours that they share. Arguments as for `animate`."""
-    picks = [frames[round(i)].convert("RGB") for i in np.linspace(0, len(frames) - 1, 4)]
-    together = Image.new("RGB", (picks[0].width, 4 * picks[0].height))
-    for i, pick in enumerate(picks):
-        together.paste(pick, (0, i * pick.height))
+    frames = [frame.convert("RGB") for frame in frames]
+    together = Image.new("RGB", (frames[0].width, len(frames) * frames[0].height))
+    for i, frame in enumerate(frames):
+        together.paste(frame, (0, i * frame.height))
     palette = together.quantize(256, Image.Quantize.MEDIANCUT)
-    drawn = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     each = round(1000 * seconds / max(1, len(frames) - 1))
     durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
     file = io.BytesIO()
