@@ -1,15 +1,18 @@
 """Generate the images of README and docs with the shipped model: python docs/make_pictures.py
 
-Nothing is selected: prompt i of the grid has seed i + 1, and the other images have seed 0.
+Nothing in the grid is selected: prompt i has seed i + 1. The animation has the seed of the notebooks, 12, and the
+other images have seed 0.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import ldm_course as ldm
+from ldm_course.lab.shared import plots
 
 OUT = Path(__file__).parent / "pictures"
 PROMPTS = (
@@ -76,9 +79,22 @@ def crayon_dog() -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
+def the_loop(model: ldm.LatentDiffusion) -> bytes:
+    """An animation of the loop: the noisy latent, and what the UNet takes the image to be, from noise to the end."""
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(12))
+    context, empty = model.embed(["a dog with glasses"]), model.embed([""])
+    timesteps = model.schedule.timesteps(20)
+    states = list(ldm.denoise(model, noise, context, timesteps, negative_context=empty, guidance_scale=4.0))
+    frames = plots.trajectory(model, states)[::2]
+    titles = ("noisy latent", "estimate")
+    drawn = [plots.grid([[frame.images[0], frame.images[3]]], titles, side=240) for frame in frames]
+    return plots.animation(drawn, seconds=3.0, hold=2.0)
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     model = ldm.load(device="cpu")
+    (OUT / "loop.png").write_bytes(the_loop(model))
 
     grid = [ldm.txt2img(model, prompt, seed=i + 1) for i, prompt in enumerate(PROMPTS)]
     labelled(grid, list(PROMPTS), 4).save(OUT / "grid.png", optimize=True)
