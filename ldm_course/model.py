@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 class LatentDiffusion:
     """All parts of a text-to-image model.
 
-    vae, unet: this course's modules. The UNet may be any callable (x_t, t, context) -> prediction.
-    text_encoder, tokenizer: transformers' CLIPTextModel and CLIPTokenizer.
-    schedule: how the noise grows over the timesteps.
-    known_words: every word of the training captions, if they were few; None if there is no such list.
-    offload: the text encoder and the VAE wait on the CPU, and are on the model's device only while they work.
+    Args:
+        vae, unet: this course's modules. The UNet may be any callable (x_t, t, context) -> prediction.
+        text_encoder, tokenizer: transformers' CLIPTextModel and CLIPTokenizer.
+        schedule: how the noise grows over the timesteps.
+        known_words: every word of the training captions, if they were few; None if there is no such list.
+        offload: the text encoder and the VAE wait on the CPU, and are on the model's device only while they work.
     """
 
     vae: AutoencoderKL

@@ -1,10 +1,13 @@
 """Four ways to take one step from noise towards a latent: DDPM, DDIM, Euler, DPM-Solver++ 2M. Notebook 03.
 
-A step is a pure function step(now, alpha_bar, before, noise) that returns the latent at the next noise level:
+A step is a pure function step(now, alpha_bar, before, noise) that returns the latent at the next noise level.
+
+Args:
     now: the `State` of the loop, with the prediction for x_t.
     alpha_bar: the level to go to, now.alpha_bar < alpha_bar <= 1.
     before: the State one step earlier, None at the first step. Only DPM-Solver++ looks at it.
     noise: a function that draws noise ~ N(0, 1) of x_t's shape. Only DDPM calls it.
+
 `denoise(..., step=...)` takes any function of this form.
 """
 
@@ -23,11 +26,12 @@ from ldm_course.schedule import NoiseSchedule
 class State:
     """Where the loop stands. The tensors are (b, c, h, w), float32, on the model's device.
 
-    t: the timestep; -1 when all steps are done.
-    x_t: the latent before the step at t, with its noise; variance-preserving under every sampler.
-    eps: the noise predicted in x_t, after guidance; at the end, that of the last step (0 if there was none).
-    x0_hat: the estimate of the finished latent; at the end it is the finished latent, and so is x_t.
-    alpha_bar: the noise level of x_t: its signal has the weight sqrt(alpha_bar), its noise sqrt(1 - alpha_bar).
+    Args:
+        t: the timestep; -1 when all steps are done.
+        x_t: the latent before the step at t, with its noise; variance-preserving under every sampler.
+        eps: the noise predicted in x_t, after guidance; at the end, that of the last step (0 if there was none).
+        x0_hat: the estimate of the finished latent; at the end it is the finished latent, and so is x_t.
+        alpha_bar: the noise level of x_t: its signal has the weight sqrt(alpha_bar), its noise sqrt(1 - alpha_bar).
     """
 
     t: int

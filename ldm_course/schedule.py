@@ -24,14 +24,15 @@ SPACINGS = ("leading", "trailing", "linspace")
 class NoiseSchedule:
     """How the noise grows; the defaults are Stable Diffusion 1.5's. Names are those of diffusers' config files.
 
-    num_train_timesteps: T; timesteps run from 0 (nearly clean) to T - 1 (nearly pure noise).
-    beta_start, beta_end: the share of noise that one training step mixes in, at t = 0 and at t = T - 1.
-    beta_schedule: in between, "linear" in beta, or "scaled_linear", that is linear in sqrt(beta).
-    prediction_type: the network predicts eps ("epsilon"), or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0
-        ("v_prediction"; Salimans and Ho 2022, appendix D).
-    timestep_spacing, steps_offset: see `timesteps`.
-    set_alpha_to_one: after the last step alpha_bar is 1, no noise is left; otherwise it is alpha_bar_0, as trained.
-        Stable Diffusion says False, and only DDIM obeys: see `samplers.final_alpha_bar`.
+    Args:
+        num_train_timesteps: T; timesteps run from 0 (nearly clean) to T - 1 (nearly pure noise).
+        beta_start, beta_end: the share of noise that one training step mixes in, at t = 0 and at t = T - 1.
+        beta_schedule: in between, "linear" in beta, or "scaled_linear", that is linear in sqrt(beta).
+        prediction_type: the network predicts eps ("epsilon"), or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t)
+            x_0 ("v_prediction"; Salimans and Ho 2022, appendix D).
+        timestep_spacing, steps_offset: see `timesteps`.
+        set_alpha_to_one: after the last step alpha_bar is 1, no noise is left; otherwise it is alpha_bar_0, as
+            trained. Stable Diffusion says False, and only DDIM obeys: see `samplers.final_alpha_bar`.
 
     Raises InputError if a field is out of range.
     """

@@ -25,12 +25,13 @@ TRANSFORMER_EPS = 1e-6  # of the group norm before a transformer; the resnets us
 class UNetConfig:
     """Sizes of the UNet; the defaults are Stable Diffusion 1.5's. Names are those of diffusers' config.json.
 
-    block_out_channels: channels per level; every level but the last halves height and width.
-    down_block_types, up_block_types: per level, with cross-attention or without; `up` starts at the smallest.
-    layers_per_block: residual blocks per level on the way down; one more on the way up.
-    cross_attention_dim: width of the text encoder's vectors.
-    attention_head_dim: the number of *heads*, whatever its name says (in Stable Diffusion 1.x).
-    sample_size: height and width of the training latents; the images' sides are 8 times that.
+    Args:
+        block_out_channels: channels per level; every level but the last halves height and width.
+        down_block_types, up_block_types: per level, with cross-attention or without; `up` starts at the smallest.
+        layers_per_block: residual blocks per level on the way down; one more on the way up.
+        cross_attention_dim: width of the text encoder's vectors.
+        attention_head_dim: the number of *heads*, whatever its name says (in Stable Diffusion 1.x).
+        sample_size: height and width of the training latents; the images' sides are 8 times that.
     """
 
     in_channels: int = 4

@@ -21,10 +21,11 @@ EPS = 1e-6  # of every group norm in the VAE; the UNet's resnets use 1e-5
 class VAEConfig:
     """Sizes of the autoencoder; the defaults are Stable Diffusion 1.5's. Names are those of diffusers' config.json.
 
-    block_out_channels: channels per level; every level but the last halves height and width.
-    layers_per_block: residual blocks per level of the encoder; the decoder has one more.
-    scaling_factor: latents are multiplied by it, so that the UNet sees a standard deviation of about 1.
-    sample_size: height and width of the training images, in pixels.
+    Args:
+        block_out_channels: channels per level; every level but the last halves height and width.
+        layers_per_block: residual blocks per level of the encoder; the decoder has one more.
+        scaling_factor: latents are multiplied by it, so that the UNet sees a standard deviation of about 1.
+        sample_size: height and width of the training images, in pixels.
     """
 
     in_channels: int = 3
@@ -49,7 +50,8 @@ def reparameterize(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
 class DiagonalGaussian:
     """The posterior that the encoder predicts: one independent Gaussian per latent value.
 
-    mean, logvar: both (b, latent_channels, h/8, w/8). `logvar` is clamped to [-30, 20].
+    Args:
+        mean, logvar: both (b, latent_channels, h/8, w/8). `logvar` is clamped to [-30, 20].
     """
 
     mean: Tensor
