@@ -135,9 +135,12 @@ def excerpt(
 
 
 def saved_widgets(cells: Iterable[NotebookNode]) -> dict[str, str]:
-    """The cells whose saved output is a widget: id -> the words for pages that run no kernel."""
+    """The cells whose saved output is a widget with an image: id -> the words for pages that run no kernel.
+
+    A bet has buttons and no image.
+    """
     outputs = [(cell.id, output.get("data", {})) for cell in cells for output in cell.get("outputs", [])]
-    return {name: data["text/plain"] for name, data in outputs if WIDGET in data}
+    return {name: data["text/plain"] for name, data in outputs if WIDGET in data and not name.startswith("bet-")}
 
 
 def _definition(name: str, sources: Iterable[str]) -> str:

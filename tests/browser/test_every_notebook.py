@@ -52,6 +52,15 @@ def test_each_control_by_keys(page):
     assert not page.errors
 
 
+def test_a_bet_is_placed_and_settled(page):
+    bets = [name for name in page.ids if name.startswith("bet-")]
+    assert len(bets) >= 2
+    for name in bets:
+        page.cell(name).locator(".widget-toggle-button").first.click()
+        page.cell(name).locator(".widget-toggle-button.mod-active").wait_for()
+    assert not page.errors
+
+
 def test_widgets_twice_in_a_row(page):
     for name in page.widgets:
         before = [kind for kind, _ in page.controls(name)]
