@@ -1,5 +1,5 @@
-"""Notebook 03: GroupNorm, noise and samplers."""
+"""Notebook 03: noise, samplers and GroupNorm."""
 
-from ldm_course.lab.nb03_groupnorm import checks, figures, noise
+from ldm_course.lab.nb03_groupnorm import checks, explorer, figures, toy
 
-__all__ = ["checks", "figures", "noise"]
+__all__ = ["checks", "explorer", "figures", "toy"]
