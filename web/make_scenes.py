@@ -1,0 +1,36 @@
+"""Render the scenes that the page offers, and masks of their parts: python web/make_scenes.py web/public/scenes"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from ldm_course.scenes import Scene
+
+SCENES = (
+    dict(animal="dog", colour="brown", action="sitting", place="beach"),
+    dict(animal="cat", colour="white", action="sitting", place="room"),
+    dict(animal="bear", colour="orange", action="running", place="forest"),
+    dict(animal="pig", colour="pink", action="sitting", place="city"),
+    dict(animal="rabbit", colour="black", accessory="crown", action="sitting", place="snow"),
+    dict(animal="elephant", colour="blue", action="running", place="beach"),
+)
+PARTS = ("face", "body", "animal", "background")
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    described = []
+    for fields in SCENES:
+        scene, name = Scene(**fields), fields["animal"]
+        scene.render(128).save(folder / f"{name}.png", optimize=True)
+        for part in PARTS:
+            scene.mask(part, 128).save(folder / f"{name}-{part}.png", optimize=True)
+        code = ", ".join(f'{field}="{value}"' for field, value in fields.items())
+        described.append(dict(name=name, caption=scene.caption(), code=f"ldm.scenes.Scene({code})"))
+    (folder / "scenes.json").write_text(json.dumps(dict(scenes=described, parts=PARTS)) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

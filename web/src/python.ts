@@ -1,0 +1,43 @@
+// The call in Python that generates the image on the page.
+
+import type { Job } from "./messages";
+
+/** How Python gets at the image and the mask. */
+export interface Sources {
+  scene: string | null; // a Scene's code; null for an image that the reader saves
+  mask: string; // code that may name `scene`, `image` and `region_mask`
+}
+
+export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
+  const lines = ["import ldm_course as ldm", "", 'model = ldm.load(device="cpu")'];
+  const first = ["model", text(job.prompt)];
+  const options = [
+    `seed=${job.seed}`,
+    `num_inference_steps=${job.steps}`,
+    `guidance_scale=${decimal(job.guidance)}`,
+    `scheduler="${job.scheduler}"`,
+  ];
+  if (job.task !== "txt2img") {
+    if (sources.scene === null) lines.push('image = ldm.load_image("image.png")  # "Save it" saves it');
+    else lines.push(`scene = ${sources.scene}`, "image = scene.render(128)");
+    first.push("image");
+    options.unshift(`strength=${decimal(job.strength)}`);
+  }
+  if (job.task === "inpaint") {
+    lines.push(`mask = ${sources.mask}`);
+    if (sources.mask.startsWith("region_mask")) lines.splice(1, 0, "from ldm_course.masks import region_mask");
+    first.push("mask");
+    options.splice(1, 0, `composite=${job.composite ? "True" : "False"}`);
+  }
+  lines.push(`ldm.${job.task}(`, ...[first.join(", "), ...options].map((line) => `    ${line},`), ")");
+  return lines.join("\n");
+}
+
+function decimal(value: number): string {
+  return Number.isInteger(value) ? value.toFixed(1) : String(value);
+}
+
+/** A string of Python; JSON's escapes mean the same there, but for letters beyond U+FFFF, which stay as they are. */
+function text(value: string): string {
+  return JSON.stringify(value);
+}
