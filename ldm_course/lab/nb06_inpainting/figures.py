@@ -1,19 +1,20 @@
-"""What notebook 06 draws: masks over images, differences of images, and changes by distance."""
+"""What notebook 06 draws: masks over images, what changed in the known region, and what each remedy costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops, ImageDraw
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw
+from torch import Tensor
 
-from ldm_course.images import latent_mask
+from ldm_course.lab.nb06_inpainting.measures import change_outside, difference
 from ldm_course.lab.shared import plots
-from ldm_course.lab.shared.measure import interval
 
 TINT = (230, 97, 1)  # orange
+MOST = 40  # of 255: a change drawn in full orange
 
 
 def overlay_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -23,41 +24,61 @@ def overlay_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
     return Image.composite(tinted, image, mask.convert("L"))
 
 
-def overlay_latent_mask(image: Image.Image, mask: Image.Image, downscale: int) -> Image.Image:
-    """The image with the latent's mask: the masked cells tinted orange, and a grid of white lines between cells."""
-    cells = latent_mask(mask, downscale)[0, 0].numpy()
-    scale = max(1, plots.SIDE // image.width)
+def overlay_cells(image: Image.Image, cells: Tensor) -> Image.Image:
+    """The image with a latent's mask (1, 1, h, w): its ones tinted orange, and thin lines between the cells."""
+    rows, columns = cells.shape[2:]
+    scale = max(1, 2 * plots.SIDE // image.width)
     size = (image.width * scale, image.height * scale)
-    hard = Image.fromarray((cells * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    hard = Image.fromarray((cells[0, 0].cpu().numpy() * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     drawn = overlay_mask(image.resize(size, Image.Resampling.LANCZOS), hard)
-    pen = ImageDraw.Draw(drawn)
-    for line in range(0, drawn.width, downscale * scale):
-        pen.line((line, 0, line, drawn.height), fill="white")
-    for line in range(0, drawn.height, downscale * scale):
-        pen.line((0, line, drawn.width, line), fill="white")
-    return drawn
-
-
-def difference_image(one: Image.Image, other: Image.Image, gain: float = 4.0) -> Image.Image:
-    """The largest difference over the channels, times `gain`: black where two images are equal."""
-    difference = np.asarray(ImageChops.difference(one, other)).max(axis=2)
-    return Image.fromarray((difference * gain).clip(0, 255).astype(np.uint8))
+    lines = Image.new("L", size, 0)
+    pen = ImageDraw.Draw(lines)
+    for column in range(1, columns):
+        pen.line((column * size[0] // columns, 0, column * size[0] // columns, size[1]), fill=90, width=2)
+    for row in range(1, rows):
+        pen.line((0, row * size[1] // rows, size[0], row * size[1] // rows), fill=90, width=2)
+    return Image.composite(Image.new("RGB", size, "black"), drawn, lines)
 
 
 @plots.style()
-def plot_change_by_distance(changes: Mapping[str, Sequence[Sequence[float]]], width: int) -> Figure:
-    """Mean changes of n images against the distance from the mask, with 95% intervals.
+def known_changes(original: Image.Image, results: Mapping[str, Image.Image], mask: Image.Image) -> Figure:
+    """How far each pixel of the known region, above a straight mask, is from the original in each result."""
+    top = (mask.point(lambda level: 255 * (level > 0)).getbbox() or (0, mask.height))[1]
+    figure = Figure(figsize=(9, 2.1), layout="constrained")
+    for axes, (name, result) in zip(figure.subplots(1, len(results)), results.items()):
+        change = np.sqrt(np.square(difference(original, result)).mean(axis=2))
+        axes.imshow(change[:top], cmap=plots.SIGNED, vmin=-MOST, vmax=MOST)
+        axes.set_title(f"{name}: {change_outside(original, result, mask):.1f} of 255", fontsize=11, loc="center")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
+    return figure
 
-    changes: name -> n lists from `measures.change_by_distance`.
-    width: of its rings, in pixels.
+
+@plots.style()
+def remedies(counts: Mapping[str, tuple[int, int]], total: int, joined: int = 0) -> Figure:
+    """Dogs whose body matches against dogs that wear nothing, a point for each way to in-paint.
+
+    counts: name -> the two counts, of `total` dogs.
+    joined: how many of the points, from the first on, are joined by a line.
     """
-    figure = Figure(figsize=(7, 2.8))
+    figure = Figure(figsize=(6.4, 3.9))
     axes = figure.subplots()
-    for (name, lists), colour, style in zip(changes.items(), (plots.BLUE, plots.ORANGE), ("o-", "s--")):
-        values = np.asarray(lists)  # (n, distances)
-        middle, half = interval(torch.from_numpy(values), dim=0)
-        distance = (np.arange(values.shape[1]) + 0.5) * width
-        axes.errorbar(distance, middle.numpy(), half.numpy(), fmt=style, color=colour, capsize=3, label=name)
-    axes.set(xlabel="pixels from the mask", ylabel="change (of 255)", xlim=(0, None), ylim=(0, None))
-    axes.legend()
+    points = list(counts.values())
+    axes.plot([bare for _, bare in points[:joined]], [matching for matching, _ in points[:joined]], color=plots.PALE)
+    for i, (name, (matching, bare)) in enumerate(counts.items()):
+        axes.plot(bare, matching, "o" if i < joined else "D", color=plots.BLUE if i < joined else plots.ORANGE, ms=9)
+        near = sum(abs(y - matching) < 1.5 and 0 <= x - bare < 5 for y, x in points) - 1  # labels that would collide
+        offset = (-10, -4) if near == 0 else (-10, -4 - 17 * near)
+        axes.annotate(name, (bare, matching), xytext=offset, textcoords="offset points", ha="right", fontsize=10)
+    axes.set(
+        xlabel=f"dogs that wear nothing (of {total})",
+        ylabel=f"bodies that match their head (of {total})",
+        xlim=(min(bare for _, bare in points) - 5, total + 0.5),
+        ylim=(min(matching for matching, _ in points) - 1.5, total + 1),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.text(total + 0.4, total + 0.8, "ideal", ha="right", va="top", color=plots.GREEN, fontsize=11, weight="bold")
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
     return figure

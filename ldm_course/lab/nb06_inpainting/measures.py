@@ -1,4 +1,4 @@
-"""What notebook 06 measures: changes inside and outside of a mask, the step across its edge, and a body's colour.
+"""What notebook 06 measures: changes inside and outside of a mask, and a body's colour.
 
 Differences are root mean squares over pixels and channels, in units of 1/255 of the range.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from ldm_course.errors import InputError
 from ldm_course.scenes import ATTRIBUTES, Scene
@@ -21,7 +21,7 @@ def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> f
     outside = np.asarray(mask.convert("L")) == 0
     if not outside.any():
         raise InputError("The mask covers the whole image; leave a part of it black.")
-    return _rms(_difference(one, other)[outside])
+    return _rms(difference(one, other)[outside])
 
 
 def change_inside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
@@ -29,33 +29,7 @@ def change_inside(one: Image.Image, other: Image.Image, mask: Image.Image) -> fl
     inside = np.asarray(mask.convert("L")) > 0
     if not inside.any():
         raise InputError("The mask is black everywhere; paint a part of it white.")
-    return _rms(_difference(one, other)[inside])
-
-
-def change_by_distance(one: Image.Image, other: Image.Image, mask: Image.Image, width: int) -> list[float]:
-    """The difference of two images in rings of `width` pixels around the mask, the nearest ring first."""
-    difference = _difference(one, other)
-    rings: list[float] = []
-    covered = mask.convert("L").point(lambda level: 255 * (level > 0))
-    while True:
-        wider = covered.filter(ImageFilter.MaxFilter(2 * width + 1))
-        ring = np.asarray(wider) > np.asarray(covered)
-        if not ring.any():
-            return rings
-        rings.append(_rms(difference[ring]))
-        covered = wider
-
-
-def seam(image: Image.Image, mask: Image.Image) -> float:
-    """The difference of neighbouring pixels on the two sides of the mask's edge.
-
-    Raises InputError if the mask has no edge.
-    """
-    pixels, inside = np.asarray(image, dtype=float), np.asarray(mask.convert("L")) >= 128
-    steps = [np.diff(pixels, axis=axis)[np.diff(inside, axis=axis)] for axis in (0, 1)]
-    if not any(len(step) for step in steps):
-        raise InputError("The mask has no edge; paint a part of it white, and leave the rest black.")
-    return _rms(np.concatenate(steps))
+    return _rms(difference(one, other)[inside])
 
 
 def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
@@ -77,7 +51,8 @@ def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
     return colours[int(np.bincount(votes, minlength=len(colours)).argmax())]
 
 
-def _difference(one: Image.Image, other: Image.Image) -> np.ndarray:
+def difference(one: Image.Image, other: Image.Image) -> np.ndarray:
+    """At each pixel and channel, (h, w, 3)."""
     return np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
 
 

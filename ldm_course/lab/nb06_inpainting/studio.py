@@ -6,22 +6,22 @@ from collections.abc import Generator
 from typing import Any
 
 import ipywidgets
+import torch
 from PIL import Image
 
-from ldm_course import samplers
-from ldm_course.images import latent_mask
+from ldm_course.images import latent_mask, to_tensor
 from ldm_course.lab.shared import live, plots
 from ldm_course.lab.shared.painter import MaskPainter
-from ldm_course.lab.shared.prepared import GUIDANCE, EncodedImage
+from ldm_course.lab.shared.prepared import EncodedImage
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import known_region_hook
-from ldm_course.sampling import denoise
+from ldm_course.sampling import denoise, draw_noise
 
-STEPS = 12  # of DPM-Solver++
+STEPS, GUIDANCE = 20, 4.0  # of DDIM, as in the rest of the notebook
 
 
 class Sampler(EncodedImage):
-    """Repaints one image under any mask, as `ldm.inpaint` does, with the original pixels outside of the mask."""
+    """In-paints one image under any mask: the image that `ldm.inpaint` returns with composite=True."""
 
     def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int = STEPS):
         super().__init__(model, image, num_inference_steps)
@@ -29,7 +29,9 @@ class Sampler(EncodedImage):
     def __call__(self, prompt: str, mask: Image.Image, seed: int) -> Generator[Image.Image | None, None, None]:
         """Yield once per step: None, and the image at the end. The caller may stop between two steps."""
         cells = latent_mask(mask, self.model.vae.downscale).to(self.model.device)
-        noise = self.noise(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        z = self.model.encode(to_tensor(self.image), draw_noise(self.z.shape, generator))
+        noise = draw_noise(self.z.shape, generator).to(self.model.device)
         states = denoise(
             self.model,
             noise,
@@ -37,8 +39,7 @@ class Sampler(EncodedImage):
             self.timesteps,
             negative_context=self.context(""),
             guidance_scale=GUIDANCE,
-            step=samplers.dpmpp_2m,
-            after_step=known_region_hook(self.model, self.z, noise, cells),
+            after_step=known_region_hook(self.model, z, noise, cells),
         )
         for state in states:
             last = state.t == -1
@@ -46,7 +47,7 @@ class Sampler(EncodedImage):
 
 
 def panel(sampler: Sampler, painter: MaskPainter, prompt: str) -> ipywidgets.Box:
-    """The mask painter, a prompt and a seed; each change repaints the image beside it."""
+    """The mask painter, a prompt and a seed; each change generates the image beside it anew."""
     text = ipywidgets.Text(value=prompt, continuous_update=False, description="prompt", layout={"width": "384px"})
     seed = ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"})
     image = ipywidgets.Image(format="jpeg", layout={"width": "384px"})
