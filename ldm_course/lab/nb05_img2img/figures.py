@@ -1,74 +1,60 @@
-"""What notebook 05 draws: the strength sweep."""
+"""What notebook 05 draws: where the loop starts, and what each strength changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from matplotlib.patches import FancyArrowPatch
 
-from ldm_course.evaluate.metrics import Share
-from ldm_course.lab.nb05_img2img.experiment import StrengthSweep
-from ldm_course.lab.shared import plots
-from ldm_course.lab.shared.measure import interval
-
-NO_INPUT = 1.18  # where text-to-image stands on the axis of strengths
+from ldm_course.lab.shared.plots import BLUE, GREEN, INK, ORANGE, PALE, style
+from ldm_course.schedule import NoiseSchedule
 
 
-@plots.style()
-def plot_strength(strengths: Sequence[float | None], sweep: StrengthSweep) -> Figure:
-    """The measurements of `sweep_strength` against strength, with 95% intervals; None stands at the right."""
-    x = np.array([NO_INPUT if strength is None else strength for strength in strengths])
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _plot_means(left, x, sweep.distance, "distance to the input", plots.INK)
-    _plot_means(right, x - 0.008, sweep.kept, "colour and action kept", plots.BLUE)
-    _plot_shares(right, x, sweep.accessory, "the glasses are there", plots.ORANGE, "s--")
-    _plot_shares(right, x + 0.008, sweep.place, "the new place is there", plots.GREEN, "^:")
-
-    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    labels = [f"{tick:g}" for tick in ticks]
-    if None in strengths:
-        ticks, labels = [*ticks, NO_INPUT], [*labels, "no\ninput"]
-    for axes in (left, right):
-        axes.set_xticks(ticks, labels)
-        axes.set_xlabel("strength", x=0.45)
-    left.set(ylabel="distance to the input", ylim=(0, None))
-    right.set(ylabel="share", ylim=(-0.03, 1.03))
-    figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+@style()
+def entry(schedule: NoiseSchedule, timesteps: Sequence[int], steps_run: int) -> Figure:
+    """The way of the loop from noise to the image, and the jump from the image to the step where it begins."""
+    noise = (1 - schedule.alpha_bars).sqrt()
+    run, skipped = timesteps[-steps_run:], timesteps[:-steps_run]
+    figure = Figure(figsize=(9, 3.1))
+    axes = figure.subplots()
+    axes.plot(noise, color=PALE, linewidth=1.2, zorder=1)
+    axes.plot(skipped, noise[list(skipped)], "o", markerfacecolor="white", color="#999999", markersize=7)
+    axes.plot(run, noise[list(run)], "o", color=ORANGE, markersize=8)
+    axes.plot([-30], [0.02], "s", color=BLUE, markersize=11, clip_on=False)
+    height = float(noise[run[0]])
+    jump = FancyArrowPatch(
+        (-30, 0.05),
+        (run[0] - 6, height - 0.05),
+        connectionstyle="arc3,rad=-0.16",
+        arrowstyle="-|>",
+        mutation_scale=16,
+        color=BLUE,
+        linewidth=1.8,
+    )
+    axes.add_patch(jump)
+    axes.text(480, 0.3, "1  add noise, in one jump", color=BLUE, ha="center", fontsize=11)
+    axes.text(250, 0.93, f"2  run the last {len(run)} steps", color=ORANGE, ha="center", fontsize=11)
+    if skipped:
+        middle = (skipped[0] + skipped[-1]) / 2
+        axes.text(middle, 1.06, f"skipped: {len(skipped)} steps", color="#777777", ha="center", fontsize=11)
+    axes.text(-52, 0.13, "the clean\nlatent", color=BLUE, ha="left", va="bottom", fontsize=10)
+    axes.annotate(f"t = {run[0]}", (run[0], height), (run[0] + 75, height - 0.12), color=INK, fontsize=11)
+    axes.set(xlim=(1000, -110), ylim=(0, 1.05), xlabel="timestep t", ylabel="weight of the noise")
     return figure
 
 
-def _plot_means(axes: Axes, x: np.ndarray, values: Tensor, name: str, colour: str) -> None:
-    """Means of (s, n) values with Student's intervals."""
-    middle, half = interval(values)
-    _plot_points(axes, x, middle, torch.stack([half, half]), name, colour, "o-")
-
-
-def _plot_shares(axes: Axes, x: np.ndarray, values: Tensor, name: str, colour: str, style: str) -> None:
-    """Shares of (s, n) zeros and ones with Wilson's intervals."""
-    shares = [Share(int(row.sum()), len(row)).interval() for row in values]
-    low, high = torch.tensor(shares, dtype=torch.float32, device="cpu").T
-    middle = values.mean(dim=1)
-    _plot_points(axes, x, middle, torch.stack([middle - low, high - middle]).clamp_min(0), name, colour, style)
-
-
-def _plot_points(axes: Axes, x: np.ndarray, y: Tensor, errors: Tensor, name: str, colour: str, style: str) -> None:
-    """Points with intervals; a line joins those that have a strength."""
-    joined = x < NO_INPUT - 0.1
-    for part, line in ((joined, style), (~joined, style[0])):
-        axes.errorbar(
-            x[part],
-            y.numpy()[part],
-            errors.numpy()[:, part],
-            fmt=line,
-            color=colour,
-            markersize=4,
-            capsize=2,
-            linewidth=1.4,
-            elinewidth=0.9,
-            label=name if line == style else None,
-        )
+@style()
+def plot_strength(strengths: Sequence[float], distance: Sequence[float], counts: dict[str, Sequence[int]]) -> Figure:
+    """Distance to the input, and how many images have what `counts` names, each against strength."""
+    figure = Figure(figsize=(10, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(strengths, distance, "o-", color=INK)
+    left.set(ylim=(0, None), title="distance to the input")
+    for (name, values), colour, marker in zip(counts.items(), (ORANGE, GREEN, BLUE), "os^"):
+        right.plot(strengths, values, f"{marker}-", color=colour, label=name)
+    right.set(ylim=(-0.4, None), title="how many of the 12 images have")
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    for axes in (left, right):
+        axes.set(xlabel="strength", xticks=strengths)
+    return figure

@@ -16,18 +16,18 @@ from ldm_course.errors import InputError
 from ldm_course.images import load_image, to_rgb
 from ldm_course.lab.shared import live, plots
 from ldm_course.lab.shared.painter import MaskPainter
-from ldm_course.lab.shared.prepared import GUIDANCE, EncodedImage
+from ldm_course.lab.shared.prepared import EncodedImage
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import strength_timesteps
 from ldm_course.sampling import denoise, draw_noise
 
-DRAG_STEPS = 10  # of DDIM at strength 1: few enough for the image to follow the slider
+STEPS, GUIDANCE = 20, 4.0  # of DDIM at strength 1, as everywhere in the notebook
 
 
 class Sampler(EncodedImage):
     """Repaints one image at any strength, as `ldm.img2img` does with the same seed and number of steps."""
 
-    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int = DRAG_STEPS):
+    def __init__(self, model: LatentDiffusion, image: Image.Image, num_inference_steps: int = STEPS):
         """num_inference_steps: the number of steps at strength 1."""
         super().__init__(model, image, num_inference_steps)
 
@@ -68,7 +68,7 @@ class Sampler(EncodedImage):
                 yield None
 
 
-def panel(sampler: Sampler, prompt: str) -> ipywidgets.VBox:
+def panel(sampler: Sampler, prompt: str, seed: int = 0) -> ipywidgets.VBox:
     """A strength slider that the image follows while it is dragged, a prompt and a seed.
 
     Assign to the box's `sampler` to repaint another image; its `newest` counts the work that was finished and
@@ -86,7 +86,7 @@ def panel(sampler: Sampler, prompt: str) -> ipywidgets.VBox:
             layout=layout,
         ),
         "prompt": ipywidgets.Text(value=prompt, continuous_update=False, description="prompt", layout=layout),
-        "seed": ipywidgets.BoundedIntText(value=0, min=0, max=9999, description="seed", layout={"width": "180px"}),
+        "seed": ipywidgets.BoundedIntText(value=seed, min=0, max=9999, description="seed", layout={"width": "180px"}),
     }
     image = ipywidgets.Image(format="jpeg", layout={"max_width": "100%", "width": "592px"})
     note = ipywidgets.Label()
@@ -134,7 +134,7 @@ class DrawingPad:
     panel: the part of it with the strength slider and the result.
     """
 
-    def __init__(self, model: LatentDiffusion, prompt: str, drawing: Image.Image | None = None):
+    def __init__(self, model: LatentDiffusion, prompt: str, drawing: Image.Image | None = None, seed: int = 0):
         """Start with a drawing, cropped to a square, or else with an empty landscape."""
         self.model, self.side = model, model.native_size
         self.ground = landscape(self.side) if drawing is None else self._square(drawing)
@@ -143,7 +143,7 @@ class DrawingPad:
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="choose an image")
         self.note = ipywidgets.Label()
         self._colour = self.colour.value  # of the strokes since the colour was last changed
-        self.panel = panel(Sampler(model, self.ground), prompt)
+        self.panel = panel(Sampler(model, self.ground), prompt, seed)
         self.painter.observe(self._on_stroke, names="mask")
         self.colour.observe(self._on_colour, names="value")
         self.upload.observe(self._on_upload, names="value")
