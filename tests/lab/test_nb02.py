@@ -1,41 +1,33 @@
-"""Notebook 02: its definitions, the stages of a UNet, cut skips, attention maps and predictions."""
+"""Notebook 02: its definitions, the stages of a UNet, parts put into it, guesses and the tiny training."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from helpers import noise, one_sentence, our_unet, randomise, tiny_unet
-from lab_helpers import definitions, solution
+from helpers import noise, our_unet, tiny_unet
+from lab_helpers import definitions, exercises, solution
 from torch import nn
 from torch.testing import assert_close
 
 from ldm_course import blocks
-from ldm_course.lab.nb02_unet import probes
-from ldm_course.unet import SpatialTransformer, UNet, UNetConfig, timestep_embedding
+from ldm_course.lab.nb02_unet import checks, figures, probes, training
+from ldm_course.pipelines import txt2img
+from ldm_course.unet import UNet, UNetConfig, timestep_embedding
 
 NAME = "02_unet"
-SMALL = UNetConfig(norm_num_groups=4, cross_attention_dim=10, attention_head_dim=2)
 AS_SD = {
     "block_out_channels": (12, 24, 24, 36),
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     "layers_per_block": 2,
 }
-BLOCKS = [  # class, its arguments, the shapes of its inputs
-    (blocks.ResnetBlock, (8, 8, 4, 1e-5, 16), [(2, 8, 5, 7), (2, 16)]),
-    (blocks.ResnetBlock, (8, 12, 4, 1e-5, 16), [(2, 8, 5, 7), (2, 16)]),
-    (blocks.Attention, (12, 3, 10), [(2, 6, 12), (2, 4, 10)]),
-    (blocks.Attention, (12, 3, 12), [(2, 6, 12), (2, 6, 12)]),
-    (SpatialTransformer, (8, SMALL), [(2, 8, 4, 6), (2, 5, 10)]),
-]
 
 
 @pytest.fixture(scope="module")
 def defined() -> dict[str, Any]:
-    return definitions(NAME, contexts=None)
+    return definitions(NAME, nn=nn)
 
 
 @pytest.fixture(scope="module")
@@ -43,56 +35,41 @@ def unet(model) -> UNet:
     return model.unet
 
 
-def same_weights(mine: nn.Module, theirs: nn.Module) -> nn.Module:
-    mine.load_state_dict(theirs.state_dict(), strict=True)
-    return mine.eval().requires_grad_(False)
+# ---- definitions -----------------------------------------------------------------------------------------------
 
 
-def test_its_time_embedding_is_the_package_s(defined):
-    mine = torch.stack([defined["timestep_embedding"](t, 48) for t in (0, 1, 500, 999)])
-    assert_close(mine, timestep_embedding(torch.tensor([0, 1, 500, 999]), 48), atol=1e-3, rtol=0)
+def test_sight_counts_what_a_cell_is_connected_to(defined):
+    conv = defined["conv"]
+    seen = defined["sight"](conv(), side=8)
+    assert_close(seen[4, 4] * 64, torch.tensor(9.0))
+    assert_close(seen[0, 0] * 64, torch.tensor(4.0))
 
 
-@pytest.mark.parametrize("kind, arguments, shapes", BLOCKS)
-def test_its_blocks_are_the_package_s(defined, kind, arguments, shapes):
-    theirs, inputs = randomise(kind(*arguments), seed=0), [noise(*shape, seed=i) for i, shape in enumerate(shapes)]
-    mine = same_weights(defined[kind.__name__](*arguments), theirs)
-    assert_close(mine(*inputs), theirs(*inputs))
+def test_a_change_that_is_the_mask_is_as_strong_as_can_be(defined):
+    mask = torch.zeros(2, 4, 4)
+    mask[:, :2, :2] = 1
+    assert_close(defined["strength"](torch.full((2, 4, 4), 0.3), mask), torch.ones(2))
+    assert_close(defined["strength"](mask, mask), torch.full((2,), 4.0))
 
 
 @pytest.mark.parametrize("settings", [{}, AS_SD], ids=["two levels", "as Stable Diffusion"])
-def test_its_unet_is_the_package_s(defined, settings):
-    theirs = our_unet(tiny_unet(**settings))
-    mine = same_weights(defined["UNet"](theirs.config), theirs)
+def test_the_way_through_the_u_is_the_package_s(settings):
+    unet = our_unet(tiny_unet(**settings))
     x_t, context = noise(2, 4, 16, 8), noise(2, 77, 24, seed=1)
+    namespace = {"torch": torch, "F": torch.nn.functional, "timestep_embedding": timestep_embedding}
+    exec(exercises(NAME)["u"][1], namespace)
     for t in (torch.tensor([3, 980]), 500):
-        assert_close(mine(x_t, t, context), theirs(x_t, t, context), rtol=1e-3, atol=1e-4)
+        expected = unet(x_t, t, context)
+        assert_close(namespace["through_the_u"](unet, x_t, t, context), expected)
+        assert_close(probes.way_through(unet, x_t, t, context), expected)
 
 
-def test_measures_of_known_values(defined, model):
-    defined["small"] = model
-    x_t, eps, context = noise(3, 4, 8, 8), noise(3, 4, 8, 8, seed=1), noise(3, 77, 24, seed=1)
-    zero = defined["errors"](lambda x_t, t, context: torch.zeros_like(x_t), x_t, 500, context)
-    assert zero.shape == (3,) and 0.7 < zero.mean() < 1.3, "the noise's own variance"
-    for t in (0, 500, 999):
-        assert_close(defined["guess"](x_t, eps, t), model.schedule.x0_and_eps(eps, x_t, t)[0])
-    mask = torch.zeros(2, 4, 4)
-    mask[:, :2, :2] = 1
-    assert_close(defined["lift"](torch.full((2, 4, 4), 0.3), mask), torch.ones(2))
-    assert_close(defined["lift"](mask, mask), torch.full((2,), 4.0))
+def test_the_clock_is_the_package_s():
+    t = torch.arange(0, 1000, 37)
+    assert_close(solution(NAME, "time")(t, 48), timestep_embedding(t, 48), atol=1e-3, rtol=0)
 
 
-# ---- exercises -------------------------------------------------------------------------------------------------
-
-
-def test_the_channels_are_those_of_the_real_unets():
-    for config in (UNetConfig(), UNetConfig(layers_per_block=1), UNetConfig(block_out_channels=(32, 64, 128, 256))):
-        with torch.device("meta"):
-            real = [block.conv1.in_channels for level in UNet(config).up_blocks for block in level.resnets]
-        assert solution(NAME, "channels")(config.block_out_channels, config.layers_per_block) == real
-
-
-# ---- stages and skips ------------------------------------------------------------------------------------------
+# ---- stages ----------------------------------------------------------------------------------------------------
 
 
 def test_the_stages_are_those_of_a_real_pass(unet):
@@ -118,70 +95,62 @@ def test_stable_diffusions_stages_cost_nothing():
     assert probes.stages(unet, side=32)[0].shape == (320, 32, 32)
 
 
-def test_a_cut_skip_is_zero_inside_and_back_outside(unet):
-    x_t, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
-    before, read = unet(x_t, 500, context), []
-    for stage in [stage for stage in probes.stages(unet) if stage.source]:
-        norm = unet.get_submodule(stage.name).norm1
-        with probes.cut(unet, stage), norm.register_forward_pre_hook(lambda module, args: read.append(args[0])):
-            assert (unet(x_t, 500, context) - before).abs().max() > 1e-4
-        assert (read[-1][:, stage.own :] == 0).all() and (read[-1][:, : stage.own] != 0).any()
+def test_features_become_colours(unet):
+    image = figures.feature_image(noise(1, 12, 6, 4))
+    assert image.shape == (6, 4, 3) and 0 <= image.min() < image.max() <= 1
+
+
+# ---- parts of your own -----------------------------------------------------------------------------------------
+
+
+def test_wired_parts_run_inside_and_not_outside(unet):
+    x_t, context, ran = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1), []
+
+    def attention(q, k, v):
+        ran.append(q.shape)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    before = unet(x_t, 500, context)
+    with probes.wired(attention=attention):
+        assert_close(unet(x_t, 500, context), before)
+    with probes.wired(forward=lambda unet, x_t, t, context: 2 * x_t):
+        assert_close(unet(x_t, 500, context), 2 * x_t)
+    assert len(ran) == sum(isinstance(module, blocks.Attention) for module in unet.modules())
     assert_close(unet(x_t, 500, context), before)
-    with one_sentence("conv_in", "no skip"), probes.cut(unet, probes.stages(unet)[0]):
-        pass
 
 
-# ---- attention -------------------------------------------------------------------------------------------------
+def test_a_skip_can_be_changed(unet):
+    x_t, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
+    for place in range(len([stage for stage in probes.stages(unet) if stage.source])):
+
+        def flip(skips, place=place):
+            return [skip.flip(-1) if i == place else skip for i, skip in enumerate(skips)]
+
+        assert not torch.equal(probes.way_through(unet, x_t, 500, context, change=flip), unet(x_t, 500, context))
 
 
-def test_the_maps_are_what_the_attention_computes(unet):
-    given, context = {}, noise(2, 77, 24, seed=1)
-    layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
-    with layer.register_forward_hook(lambda m, args, out: given.update(args=args, out=out)):
-        with probes.attention_maps(unet) as maps:
-            unet(noise(2, 4, 8, 8), 500, context)
-    assert len(maps) == sum(name.endswith("attn2") for name, _ in unet.named_modules())
-    for weights in maps.values():
-        assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
-    weights = maps["mid_block.attentions.0.transformer_blocks.0.attn2"]
-    v = layer.to_v(context).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-    assert_close(layer.to_out[0]((weights @ v).transpose(1, 2).flatten(2)), given["out"])
-    assert_close(solution(NAME, "map")(*given["args"], layer.to_q, layer.to_k, layer.heads), weights)
-    assert not layer._forward_hooks
+def test_the_lineup_has_one_image_for_each_suspect(model):
+    images = probes.lineup(model)
+    assert len(images) == len(checks.SUSPECTS) and len({image.tobytes() for image in images}) == len(images)
+    silent = txt2img(model, "", seed=12, num_inference_steps=20, guidance_scale=4.0)
+    assert images["ABCD".index(checks.SUSPECTS["hears no text"][0])].tobytes() == silent.tobytes()
 
 
-def test_a_word_s_tokens_and_its_map(model):
-    assert probes.token_positions(model.tokenizer, "a dog", "dog") == [2, 3, 4]  # here a letter is a token
-    with one_sentence("'cat'", "'a dog'"):
-        probes.token_positions(model.tokenizer, "a dog", "cat")
-    weights = torch.zeros(2, 3, 4, 77)
-    weights[0, :, 1, 5], weights[0, :, 1, 6], weights[1, 0, 2, 9] = 0.25, 0.5, 0.9
-    drawn = probes.word_map(weights, [[5, 6], [9]], 4)
-    assert drawn.shape == (2, 4, 4)
-    assert (drawn[0, :2, 2:] == 0.75).all() and drawn[0].sum() == 4 * 0.75, "upper right quarter"
-    assert_close(drawn[1, 2:, :2], torch.full((2, 2), 0.3))
+# ---- guesses and training --------------------------------------------------------------------------------------
 
 
-# ---- predictions -----------------------------------------------------------------------------------------------
+def test_guesses_have_three_images_a_timestep(model):
+    found = probes.guesses(model, noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=2), noise(1, 77, 24, seed=1), [0, 500])
+    assert [len(images) for images in found] == [3, 3]
 
 
-def test_predictions_are_worse_with_more_noise(model):
-    z, context = noise(1, 4, 8, 8), noise(1, 77, 24, seed=1)
-    frames = probes.predictions(model, z, noise(1, 4, 8, 8, seed=2), context, [0, 500, 999])
-    assert [frame.t for frame in frames] == [0, 500, 999] and all(len(frame.images) == 4 for frame in frames)
-    assert frames[0].distance < 0.5 < frames[2].distance
-    assert len({probes.describe_prediction(frame) for frame in frames}) == 3
+def test_the_tiny_world_and_its_error(model):
+    x0, context = training.rabbits(model, 12, seed=3)
+    assert x0.shape == (12, 4, 8, 8) and context.shape == (12, 77, 24)
+    assert torch.equal(context[0], context[6]) and not torch.equal(context[0], context[1])
 
-
-def test_predictions_also_understand_a_network_that_predicts_v(model):
-    z, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=2)
-    schedule = replace(model.schedule, prediction_type="v_prediction")
-
-    class Right(nn.Module):
-        config, conv_in = model.unet.config, model.unet.conv_in
-
+    class Zero(nn.Module):
         def forward(self, x_t, t, context):
-            return schedule.velocity(z, eps, t)
+            return torch.zeros_like(x_t)
 
-    (frame,) = probes.predictions(replace(model, unet=Right(), schedule=schedule), z, eps, noise(1, 77, 24), [500])
-    assert frame.distance < 1e-5
+    assert 0.9 < training.error(Zero(), model) < 1.1, "the noise's own variance"

@@ -1,23 +1,25 @@
-"""Look inside a running UNet: its stages, its prediction without a skip, and its attention maps. Notebook 02."""
+"""Look inside a running UNet, and put parts of your own into it. Notebook 02."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
-from ldm_course.blocks import Attention, Downsample, ResnetBlock, Upsample
-from ldm_course.errors import InputError
+from ldm_course import blocks
+from ldm_course.blocks import Downsample, ResnetBlock, Upsample
 from ldm_course.lab.shared import plots
 from ldm_course.model import LatentDiffusion
-from ldm_course.unet import SpatialTransformer, UNet, UpBlock
+from ldm_course.pipelines import txt2img
+from ldm_course.unet import SpatialTransformer, UNet, UpBlock, timestep_embedding
 
 KINDS: dict[type[nn.Module], str] = {
     ResnetBlock: "resnet",
@@ -89,106 +91,98 @@ def stages(unet: UNet, side: int | None = None) -> list[Stage]:
     return found
 
 
-@contextmanager
-def cut(unet: UNet, stage: Stage) -> Iterator[None]:
-    """Inside, this stage's skip is zero.
+# ---- parts of your own -----------------------------------------------------------------------------------------
 
-    Raises InputError if the stage has no skip.
+
+def way_through(
+    unet: UNet,
+    x_t: Tensor,
+    t: Tensor | int,
+    context: Tensor,
+    *,
+    change: Callable[[list[Tensor]], list[Tensor]] | None = None,
+    skip_first: bool = False,
+    push_early: bool = False,
+) -> Tensor:
+    """The UNet's prediction as `UNet.forward` makes it, with the skips in the open.
+
+    change: what to do to the stack of skips before the way up.
+    skip_first, push_early: typical mistakes. The skip stands before the features; what is pushed has not been
+        through its transformer.
     """
-    if stage.source is None:
-        raise InputError(f"{stage.name} has no skip that could be cut; the residual blocks of the up path have one.")
+    t = torch.as_tensor(t, device=x_t.device).reshape(-1)
+    temb = unet.time_embedding(timestep_embedding(t, unet.config.block_out_channels[0]).to(x_t.dtype))
+    h = unet.conv_in(x_t)
+    skips = [h]
+    down: list[Any] = list(unet.down_blocks)
+    up: list[Any] = list(unet.up_blocks)
+    for level in down:
+        for i, block in enumerate(level.resnets):
+            before = h = block(h, temb)
+            h = level.attentions[i](h, context) if level.attentions else h
+            skips.append(before if push_early else h)
+        for halve in level.downsamplers:
+            h = halve(h)
+            skips.append(h)
+    h = unet.mid_block(h, temb, context)
+    skips = change(skips) if change else skips
+    for level in up:
+        for i, block in enumerate(level.resnets):
+            skip = skips.pop()
+            h = block(torch.cat([skip, h] if skip_first else [h, skip], dim=1), temb)
+            h = level.attentions[i](h, context) if level.attentions else h
+        for double in level.upsamplers:
+            h = double(h)
+    return unet.conv_out(F.silu(unet.conv_norm_out(h)))
 
-    def without_skip(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        own, skip = args[0].split([stage.own, stage.skip], dim=1)
-        return torch.cat([own, torch.zeros_like(skip)], dim=1), *args[1:]
 
-    with unet.get_submodule(stage.name).register_forward_pre_hook(without_skip):
+@contextmanager
+def wired(forward: Callable | None = None, attention: Callable | None = None) -> Iterator[None]:
+    """Inside, every UNet runs `forward(unet, x_t, t, context)`, and every attention block `attention(q, k, v)`."""
+    with ExitStack() as stack:
+        if forward is not None:
+            way = forward
+            stack.enter_context(patch.object(UNet, "forward", lambda self, *args: way(self, *args)))
+        if attention is not None:
+            functions = SimpleNamespace(**vars(F) | {"scaled_dot_product_attention": attention})
+            stack.enter_context(patch.object(blocks, "F", functions))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # a compiled model ignores the replacement
         yield
 
 
-# ---- attention -------------------------------------------------------------------------------------------------
+def lineup(model: LatentDiffusion) -> list[Image.Image]:
+    """ "A dog with glasses" by four broken UNets: see `checks.SUSPECTS`."""
 
+    def without(place: int) -> Callable[[list[Tensor]], list[Tensor]]:
+        return lambda skips: [torch.zeros_like(skip) if i == place else skip for i, skip in enumerate(skips)]
 
-@contextmanager
-def attention_maps(unet: UNet) -> Iterator[dict[str, Tensor]]:
-    """Inside `with attention_maps(unet) as maps:`, the weights of each cross-attention are stored.
-
-    After a forward pass `maps[name]` is softmax(q k^T / sqrt(d)) of that module, (b, heads, h*w, 77): the weight of
-    each token at each position. The module itself never forms it: its fused kernel returns only the weighted sum of
-    the values.
-    """
-    maps: dict[str, Tensor] = {}
-
-    def store(name: str) -> Callable:
-        def hook(attention: Attention, args: tuple[Tensor, Tensor], output: Tensor) -> None:
-            x, context = args
-            q = attention.split_heads(attention.to_q(x))  # (b, heads, h*w, d)
-            k = attention.split_heads(attention.to_k(context))  # (b, heads, 77, d)
-            maps[name] = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
-
-        return hook
-
-    with ExitStack() as hooks:
-        for name, module in unet.named_modules():
-            if name.endswith("attn2"):
-                hooks.enter_context(module.register_forward_hook(store(name)))
-        yield maps
-
-
-def token_positions(tokenizer: CLIPTokenizer, text: str, word: str) -> list[int]:
-    """The positions of a word's tokens among the 77 of a text.
-
-    Raises InputError if the word is not in the text.
-    """
-    ids, wanted = tokenizer(text).input_ids, tokenizer(word).input_ids[1:-1]
-    for start in range(len(ids)):
-        if wanted and ids[start : start + len(wanted)] == wanted:
-            return list(range(start, start + len(wanted)))
-    raise InputError(f"The word {word!r} is not in {text!r}.")
-
-
-def word_map(weights: Tensor, positions: Sequence[Sequence[int]], side: int) -> Tensor:
-    """The attention to one word of each text, averaged over the heads, as b square maps.
-
-    Args:
-        weights: of one module, (b, heads, n, 77), with n a square number.
-        positions: of each text's word, b lists.
-        side: of the maps; cells become squares, nothing is smoothed.
-    Returns (b, side, side).
-    """
-    shares = weights.mean(dim=1)  # (b, n, 77)
-    word = torch.stack([share[:, list(tokens)].sum(dim=1) for share, tokens in zip(shares, positions)])  # (b, n)
-    cells = math.isqrt(word.shape[1])
-    return F.interpolate(word.view(-1, 1, cells, cells), size=(side, side), mode="nearest")[:, 0]
+    inner = len([stage for stage in stages(model.unet) if stage.source]) - 1
+    empty = model.embed([""])
+    broken = (
+        lambda unet, x_t, t, context: way_through(unet, x_t, torch.full_like(t, 500), context),
+        lambda unet, x_t, t, context: way_through(unet, x_t, t, context, change=without(inner)),
+        lambda unet, x_t, t, context: way_through(unet, x_t, t, empty.expand(len(x_t), -1, -1)),
+        lambda unet, x_t, t, context: way_through(unet, x_t, t, context, change=without(0)),
+    )
+    images = []
+    for forward in broken:
+        with wired(forward=forward):
+            images.append(txt2img(model, "a dog with glasses", seed=12, num_inference_steps=20, guidance_scale=4.0))
+    return images
 
 
 # ---- one prediction per noise level -----------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def predictions(
-    model: LatentDiffusion, z: Tensor, noise: Tensor, context: Tensor, timesteps: Sequence[int]
-) -> list[plots.Frame]:
-    """The UNet's prediction for one image at many noise levels, without a loop.
-
-    Args:
-        z, noise: the scaled latent and the noise that is mixed with it, (1, c, h, w) each.
-        context: of its caption, (1, 77, d).
-        timesteps: the noise levels.
-    Returns frames for `widgets.scrubber`; their distance is that of the estimate x0_hat from z, relative to z's
-    length.
-    """
-    frames = []
+def guesses(
+    model: LatentDiffusion, x0: Tensor, eps: Tensor, context: Tensor, timesteps: Sequence[int]
+) -> list[tuple[Image.Image, ...]]:
+    """For each timestep: x_t decoded, the noise that the UNet sees in it, and its guess x0_hat decoded."""
+    found: list[tuple[Image.Image, ...]] = []
     for t in timesteps:
-        x_t = model.schedule.add_noise(z, noise, t)
+        x_t = model.schedule.add_noise(x0, eps, t)
         prediction = model.unet(x_t.to(model.dtype), t, context.to(model.dtype)).float()
-        x0_hat, eps = model.schedule.x0_and_eps(prediction, x_t, t)
-        images = [plots.latent_image(latent[0]) for latent in (x_t, eps, x0_hat)]
-        distance = ((x0_hat - z).norm() / z.norm()).item()
-        frames.append(plots.Frame(t, (*images, plots.decoded(model, x0_hat)), distance))
-    return frames
-
-
-def describe_prediction(frame: plots.Frame) -> str:
-    """A frame of `predictions` in words."""
-    return f"t = {frame.t}. The estimate x0_hat is {frame.distance:.0%} of the true latent's length away from it."
+        x0_hat, eps_hat = model.schedule.x0_and_eps(prediction, x_t, t)
+        found.append((plots.decoded(model, x_t), plots.latent_image(eps_hat[0]), plots.decoded(model, x0_hat)))
+    return found
