@@ -297,8 +297,17 @@ def ddpm_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
         return safe(now.x_t, now.eps, now.alpha_bar, alpha_bar, noise(), 1.0)
 
     def safe(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor, eta: float) -> Tensor:
+        negative = (
+            "the weight of eps is the root of a negative number: sigma² is larger than 1 - alpha_bar_prev, all the "
+            "noise of that level. It is the posterior's variance that fits in"
+        )
         try:
-            return yours(x_t, eps, now, prev, noise, eta)
+            answer = yours(x_t, eps, now, prev, noise, eta)
+            if isinstance(answer, Tensor) and answer.is_complex():
+                raise ValueError(negative)
+            return answer
+        except ValueError as error:
+            raise ValueError(negative if "domain" in str(error) else str(error)) from None
         except ZeroDivisionError:
             raise ValueError(
                 "the last step goes to alpha_bar_prev = 1, and there your precision is 1 / 0. Write the variance as "

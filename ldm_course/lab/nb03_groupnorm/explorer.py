@@ -16,7 +16,7 @@ from ldm_course.lab.shared.plots import png
 from ldm_course.pipelines import SAMPLERS
 from ldm_course.schedule import NoiseSchedule
 
-DOTS = 60
+DOTS = 50
 
 
 def page(schedule: NoiseSchedule, sampler: str, steps: int, done: int, side: int = 560) -> tuple[Image.Image, str]:

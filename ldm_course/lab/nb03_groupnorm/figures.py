@@ -78,7 +78,7 @@ def destinies(ends: Tensor, points: Tensor, which: Tensor) -> list[str]:
     return [COLOURS[i] for i in toy.landed(ends, points, which).tolist()]
 
 
-def flow(path: Tensor, points: Tensor, which: Tensor, side: int = 440) -> list[Image.Image]:
+def flow(path: Tensor, points: Tensor, which: Tensor, side: int = 400) -> list[Image.Image]:
     """The frames of an animation: all dots of a path (steps, n, 2), in the colours of where they end."""
     colours = destinies(path[-1], points, which)
     blank = points[:0]
@@ -139,13 +139,13 @@ def paths(
 @style()
 def score_field(levels: Sequence[tuple[int, float]], points: Tensor) -> Figure:
     """For each (t, alpha_bar) the density of x_t, dark where it is high, and arrows along the score."""
-    figure = Figure(figsize=(3.1 * len(levels), 3.3), layout="constrained")
-    fine, coarse = (torch.linspace(-2.8, 2.8, n, dtype=torch.float32, device="cpu") for n in (90, 15))
+    figure = Figure(figsize=(2.75 * len(levels), 3.0), layout="constrained")
+    fine, coarse = (torch.linspace(-2.8, 2.8, n, dtype=torch.float32, device="cpu") for n in (90, 13))
     for axes, (t, alpha_bar) in zip(figure.subplots(1, len(levels)), levels):
         grid = torch.cartesian_prod(fine, fine)
         squared = (grid[:, None] - sqrt(alpha_bar) * points).square().sum(dim=2)
         density = (-squared / (2 * (1 - alpha_bar))).exp().mean(dim=1).view(len(fine), -1).T
-        axes.contourf(fine, fine, density, levels=12, cmap="Blues", vmax=1.5 * float(density.max()))
+        axes.contourf(fine, fine, density, levels=8, cmap="Blues", vmax=1.5 * float(density.max()))
         x = torch.cartesian_prod(coarse, coarse)
         score = (sqrt(alpha_bar) * toy.best_guess(x, alpha_bar, points) - x) / (1 - alpha_bar)
         longest = float(score.norm(dim=1).quantile(0.9))

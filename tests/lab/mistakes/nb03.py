@@ -122,6 +122,10 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (ETA.replace("eta *", "1.0 *") + LESS + " + sigma * noise", "DDPM whatever eta"),
         (ETA.replace("(1 - alpha_bar_prev) / (1 - alpha_bar_t) * ", "")
          + "max(0, 1 - alpha_bar_prev - sigma**2) ** 0.5 * eps + sigma * noise", "*posterior's*"),
+        (ETA.replace("(1 - alpha_bar_prev) / (1 - alpha_bar_t) * ", "") + LESS + " + sigma * noise",
+         "negative number"),
+        (ETA.replace("(1 - alpha_bar_prev) / (1 - alpha_bar_t) * ", "")
+         + "math.sqrt(1 - alpha_bar_prev - sigma**2) * eps + sigma * noise", "negative number"),
         (ETA.replace("eta * variance**0.5", "(eta * variance) ** 0.5") + LESS + " + sigma * noise",
          "eta multiplies the standard deviation"),
         (ETA + "sigma * noise", "All the noise is fresh"),
