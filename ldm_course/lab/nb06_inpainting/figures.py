@@ -67,18 +67,19 @@ def remedies(counts: Mapping[str, tuple[int, int]], total: int, joined: int = 0)
     axes.plot([bare for _, bare in points[:joined]], [matching for matching, _ in points[:joined]], color=plots.PALE)
     for i, (name, (matching, bare)) in enumerate(counts.items()):
         axes.plot(bare, matching, "o" if i < joined else "D", color=plots.BLUE if i < joined else plots.ORANGE, ms=9)
-        near = sum(abs(y - matching) < 1.5 and 0 <= x - bare < 5 for y, x in points) - 1  # labels that would collide
-        offset = (-10, -4) if near == 0 else (-10, -4 - 17 * near)
-        axes.annotate(name, (bare, matching), xytext=offset, textcoords="offset points", ha="right", fontsize=10)
+        crowded = any(abs(y - matching) < 1.5 and 0 < bare - x < 3 for y, x in points)  # another point at its left
+        place = {"xytext": (6, -16)} if crowded else {"xytext": (-10, -4), "ha": "right"}
+        axes.annotate(name, (bare, matching), textcoords="offset points", fontsize=10, **place)
+    axes.plot(total, total, "*", color=plots.GREEN, ms=14)
+    axes.annotate("ideal", (total, total), xytext=(0, 9), textcoords="offset points", ha="center", color=plots.GREEN)
     axes.set(
         xlabel=f"dogs that wear nothing (of {total})",
         ylabel=f"bodies that match their head (of {total})",
-        xlim=(min(bare for _, bare in points) - 5, total + 0.5),
-        ylim=(min(matching for matching, _ in points) - 1.5, total + 1),
+        xlim=(min(bare for _, bare in points) - 4, total + 2),
+        ylim=(min(matching for matching, _ in points) - 1.5, total + 1.5),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.text(total + 0.4, total + 0.8, "ideal", ha="right", va="top", color=plots.GREEN, fontsize=11, weight="bold")
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
     return figure
