@@ -1,4 +1,4 @@
-"""Notebook 04: its definitions, its small CLIP, its measures and its studio."""
+"""Notebook 04: its definitions, its small CLIP, its figures, its broken loops and its studio."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.testing import assert_close
 from transformers import CLIPConfig, CLIPModel
 
 import ldm_course as ldm
-from ldm_course import sampling
 from ldm_course.lab import nb04_txt2img as nb
 from ldm_course.lab.nb04_txt2img.clip import LENGTH, Pairs, SmallCLIP
+from ldm_course.lab.shared import plots
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import SAMPLERS
 
@@ -33,17 +33,6 @@ def shipped() -> LatentDiffusion:
 
 
 # ---- what the notebook defines ---------------------------------------------------------------------------------
-
-
-def test_guide_and_denoise_by_hand_equal_the_package(defined, model):
-    for scale in (0.0, 1.0, 7.5):
-        predictions = noise(2, 4), noise(2, 4, seed=1)
-        assert_close(defined["guide"](*predictions, scale), sampling.guide(*predictions, scale))
-    context, empty = model.embed(["a dog", ""]).chunk(2)
-    x_T, timesteps = noise(1, 4, 8, 8), model.schedule.timesteps(7)
-    *_, last = ldm.denoise(model, x_T, context, timesteps, negative_context=empty, guidance_scale=3.0)
-    mine = defined["denoise_by_hand"](model, x_T, context, empty, timesteps, 3.0)
-    assert_close(mine, last.x_t, rtol=1e-4, atol=1e-4)
 
 
 def test_contrastive_loss_equals_transformers(defined):
@@ -95,27 +84,34 @@ def test_small_clip_returns_unit_vectors_and_ignores_padding(pairs, clip):
     assert_close(clip.encode_text(pairs.tokens[:, : LENGTH - 6]), text)
 
 
-def test_shipped_clip_holds_the_shipped_text_encoder(shipped):
-    tokens = ldm.text.tokenize(shipped.tokenizer, ["a dog with glasses", ""])
-    with torch.no_grad():
-        ours, whole = shipped.text_encoder(tokens), nb.clip.shipped_clip().text_model(tokens)
-    assert_close(ours.last_hidden_state, whole.last_hidden_state)
-    assert_close(ours.pooler_output, whole.pooler_output)
+# ---- figures ---------------------------------------------------------------------------------------------------
 
 
-# ---- measures --------------------------------------------------------------------------------------------------
+def test_strength_map_is_white_at_zero_and_orange_at_the_largest():
+    difference = torch.zeros(4, 2, 2)
+    difference[1, 0, 1] = -3.0
+    image = nb.figures.strength_map(difference)
+    assert image.getpixel((0, 0)) == plots.MIDDLE and image.getpixel((image.width - 1, 0)) == plots.HIGH
 
 
-def test_measures_of_known_values():
-    labels = [("dog", "white", "snow"), ("cat", "white", "snow"), ("cat", "pink", "room")]
-    similarity = torch.eye(3)[[1, 0, 2]]  # the first two images are nearest to each other's captions
-    expected = {"animal": 1 / 3, "colour": 1, "place": 1, "all": 1 / 3}
-    assert nb.clip.retrieval_accuracy(similarity, labels) == expected
-    x = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 1.0)])
-    assert_close(nb.figures.distance_from_mean(x), torch.tensor([0.5, 0.0, 0.5]))
-    attributes = [{"animal": "dog", "place": place} for place in ("snow", "snow", "room")]
-    assert_close(nb.figures.disagreement(attributes, ["place"]), torch.tensor([0.5, 0.5, 1.0]))
-    assert_close(nb.figures.disagreement(attributes, ["animal", "place"]), torch.tensor([0.25, 0.25, 0.5]))
+def test_plots_say_what_they_are_given():
+    bars = nb.figures.plot_places({"s = 1": ["snow", "room"], "s = 12": ["snow", "snow"]}).axes[0]
+    assert {text.get_text() for text in bars.texts} == {"snow\n1", "room\n1", "2"}
+    lines = nb.figures.plot_swap([801, 401], {"place": [0.0, 1.0], "animal": [0.0, 0.5]}).axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [[0.0, 1.0], [0.0, 0.5]]
+
+
+# ---- the broken loops ------------------------------------------------------------------------------------------
+
+
+def test_every_bug_changes_the_images_and_has_a_number_of_its_own(model):
+    right = nb.broken.images(model, None)
+    theirs = [ldm.txt2img(model, "a dog with glasses", seed=s, num_inference_steps=20, guidance_scale=4.0)
+              for s in nb.broken.SEEDS]  # fmt: skip
+    assert max(map(pixel_difference, right, theirs)) <= 1
+    assert len({bug.number for bug in nb.broken.BUGS.values()}) == len(nb.broken.BUGS)
+    for letter in nb.broken.BUGS:
+        assert all(pixel_difference(one, other) > 1 for one, other in zip(nb.broken.images(model, letter), right))
 
 
 # ---- the studio ------------------------------------------------------------------------------------------------

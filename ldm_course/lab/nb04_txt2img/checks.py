@@ -2,131 +2,342 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
+from operator import index
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ldm_course import sampling
-from ldm_course.lab.shared.verdict import RIGHT, Verdict, compare, draws, plugged
+from ldm_course.lab.nb04_txt2img.broken import BUGS
+from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, not_tried, plugged, raised
 from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import Noise, State
 from ldm_course.schedule import NoiseSchedule
 
-
-def nearest_caption(yours: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Exercise 1: which of m captions is nearest to each of n images, by the directions of their vectors."""
-
-    def cosines(image: Tensor, text: Tensor) -> Tensor:
-        return F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (n, m)
-
-    mistakes = [
-        (
-            lambda i, t: (i @ t.T).argmax(dim=1),
-            "Long caption vectors win here. Only directions count: divide each vector by its length first.",
-        ),
-        (
-            lambda i, t: torch.cdist(i, t).argmin(dim=1),
-            "This compares end points instead of directions: divide each vector by its length first.",
-        ),
-        (
-            lambda i, t: cosines(i, t).argmax(dim=0),
-            "This returns the nearest image of each caption. Return the nearest caption of each image.",
-        ),
-        (
-            lambda i, t: cosines(i, t).argmin(dim=1),
-            "This returns the farthest captions. A large cosine means that two vectors are near.",
-        ),
-        (
-            lambda i, t: cosines(i, t).amax(dim=1),
-            "This returns the largest cosine of each image. Return the number of the caption that it belongs to.",
-        ),
-        (
-            lambda i, t: cosines(i, t),
-            "This returns all cosines. Return, for each image, the number of the caption with the largest one.",
-        ),
-        (
-            lambda i, t: (F.normalize(i, dim=0) @ F.normalize(t, dim=0).T).argmax(dim=1),
-            "The lengths are taken along dimension 0, over the batch. A vector lies along dimension 1.",
-        ),
-    ]
-    generator = torch.Generator("cpu").manual_seed(0)
-    cases = []
-    for n, m in ((7, 5), (6, 6)):
-        image, text = (torch.randn(b, 4, generator=generator, dtype=torch.float32, device="cpu") for b in (n, m))
-        lengths = torch.linspace(0.3, 3, m, dtype=torch.float32, device="cpu")[:, None]
-        cases.append((image, lengths * text))
-    return compare(yours, lambda i, t: cosines(i, t).argmax(dim=1), cases, mistakes)
+Step = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
-def timesteps(yours: Callable[[int], list[int]]) -> Verdict:
-    """Exercise 2: the timesteps of "leading" spacing."""
-    right = NoiseSchedule().timesteps
-    mistakes = [
+def timesteps(yours: Callable[..., Sequence[int]]) -> Verdict:
+    """The timesteps of "leading" spacing, as whole numbers."""
+
+    def right(n: int, T: int = 1000, offset: int = 1) -> list[int]:
+        return NoiseSchedule(num_train_timesteps=T, steps_offset=offset).timesteps(n)
+
+    mistakes: list[tuple[Callable, str]] = [
         (
             lambda n: right(n)[::-1],
             "The timesteps go up. Sampling starts with the most noise, so reverse the list.",
         ),
         (lambda n: [t - 1 for t in right(n)], "Each timestep is too low by 1: add the offset."),
         (
+            lambda n: [t - 1 for t in right(n)][::-1],
+            "The timesteps go up, and they miss the offset. Sampling starts with the most noise.",
+        ),
+        (
             lambda n: [1000 - i * (1000 // n) for i in range(n)],
-            "The list starts at 1000, which is not a timestep: they run from 0 to T - 1. Leading spacing counts up "
-            "from the offset.",
+            "The list starts at 1000, which is not a timestep: they run from 0 to T - 1. Count up from the offset, "
+            "then reverse.",
         ),
         (
             lambda n: [999 - i * (1000 // n) for i in range(n)],
-            "This is trailing spacing, which counts down from T - 1. Leading spacing counts up from the offset.",
+            "This counts down from T - 1, which is called trailing spacing. Count up from the offset, then reverse.",
         ),
         (
-            lambda n: right(n, "linspace"),
-            "This is linspace spacing, which divides the range from T - 1 to 0 evenly. Leading spacing has a stride "
-            "of T // n.",
+            lambda n: [(i + 1) * (1000 // n) + 1 for i in reversed(range(n))],
+            "Each timestep is one stride too high, and the last one must be 1. Count i from 0 to n - 1.",
         ),
+        (
+            lambda n: NoiseSchedule().timesteps(n, "linspace"),
+            "This divides the range from T - 1 to 0 evenly, which is called linspace spacing. Here the stride is "
+            "T // n.",
+        ),
+        (
+            lambda n: [i * n + 1 for i in reversed(range(n))],
+            "The stride is n here. It must be T // n, so that n strides cover all T timesteps.",
+        ),
+        (
+            lambda n: list(range((n - 1) * (1000 // n) + 1, 0, -1000 // n)),
+            "Python reads -T // n as (-T) // n, which rounds away from 0. Write -(T // n).",
+        ),
+        (
+            lambda n: [int(i * 1000 / n) + 1 for i in reversed(range(n))],
+            "The stride must be the whole number T // n. Divide first, then multiply by i.",
+        ),
+        (
+            lambda n: [round(i * 1000 / n) + 1 for i in reversed(range(n))],
+            "The stride must be the whole number T // n. Divide first, then multiply by i.",
+        ),
+        (
+            lambda n: [i * 1000 / n + 1 for i in reversed(range(n))],
+            "The timesteps are not whole numbers. The stride must be T // n, with two slashes.",
+        ),
+        (lambda n: right(n)[:-1], "The last timestep is missing. There must be n of them, and they end at 1."),
+        (lambda n: right(n)[1:], "The first timestep is missing. There must be n of them."),
     ]
-    return compare(yours, right, [(50,), (20,), (7,), (2,)], mistakes)
+    verdict = compare(yours, right, [(50,), (20,), (7,), (2,)], mistakes)
+
+    def whole() -> Verdict:
+        try:
+            [index(t) for t in yours(20)]
+        except TypeError:
+            return Verdict(WRONG, "The values are right, but they must be whole numbers. Make each an int.")
+        return verdict
+
+    return verdict.then(whole)
 
 
 def guide(yours: Callable[[Tensor, Tensor, float], Tensor], model: LatentDiffusion) -> Verdict:
-    """Exercise 3: guidance in the paper's form, first by itself, then in the pipeline."""
+    """Guidance, first by itself, then in the pipeline."""
     uncond, cond = draws(2)
-    mistakes = [
+    mistakes: list[tuple[Callable, str]] = [
         (
-            lambda u, c, s: (1 + s) * c - s * u,
-            "The result for guidance_scale = 1 must be eps_cond. Use w = guidance_scale - 1.",
+            lambda u, c, s: c + s * (c - u),
+            "Your line starts at eps_cond, so s = 1 already overshoots. Start at eps_uncond.",
         ),
         (
             lambda u, c, s: u - s * (c - u),
-            "The sign is wrong: the result moves away from eps_cond. The weights are 1 + w and -w.",
-        ),
-        (
-            lambda u, c, s: c + s * (c - u),
-            "This adds the whole scale to eps_cond. Starting from eps_cond, add only w = guidance_scale - 1.",
+            "The sign is wrong: this moves away from eps_cond. The arrow is eps_cond - eps_uncond.",
         ),
         (
             lambda u, c, s: s * u + (1 - s) * c,
-            "The two predictions are swapped: the result follows the empty prompt and avoids the real one.",
+            "The two predictions are swapped: s = 1 must give eps_cond, and s = 0 eps_uncond.",
+        ),
+        (
+            lambda u, c, s: c + s * (u - c),
+            "The two predictions are swapped: s = 1 must give eps_cond, and s = 0 eps_uncond.",
+        ),
+        (
+            lambda u, c, s: u + (s - 1) * (c - u),
+            "This is one step short: s = 1 must give eps_cond. The arrow's length is s, not s - 1.",
+        ),
+        (
+            lambda u, c, s: u + s * c,
+            "This adds all of eps_cond. Add only what the prompt changes, the difference of the two.",
+        ),
+        (
+            lambda u, c, s: s * (c - u),
+            "This is the arrow alone. It has to start somewhere: at eps_uncond.",
         ),
         (
             lambda u, c, s: s * c + (s - 1) * u,
-            "The two weights must add up to 1: eps_uncond has the weight -w, so subtract it.",
+            "The two weights must add up to 1, so eps_uncond needs the weight 1 - s.",
         ),
+        (
+            lambda u, c, s: s * c - u,
+            "The two weights must add up to 1, so eps_uncond needs the weight 1 - s.",
+        ),
+        (
+            lambda u, c, s: (u + s * c) / (1 + s),
+            "This stays between the two predictions. Guidance goes past eps_cond when s is above 1.",
+        ),
+        (lambda u, c, s: s * c, "This leaves eps_uncond out. It is where the line starts."),
         (lambda u, c, s: c, "The result does not depend on guidance_scale."),
+        (lambda u, c, s: u, "The result is eps_uncond, whatever the guidance_scale."),
     ]
     cases = [(uncond, cond, scale) for scale in (7.5, 1.0, 0.0)]
-    verdict = compare(yours, sampling.guide, cases, mistakes)
-    return plugged(model, guide=yours) if verdict.status == RIGHT else verdict
+    return compare(yours, sampling.guide, cases, mistakes).then(lambda: plugged(model, guide=yours))
 
 
-def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: LatentDiffusion) -> Verdict:
-    """Exercise 4: DDIM as one weighted sum of x_t and eps, first by itself, then in the pipeline."""
+@dataclass(frozen=True)
+class Loop:
+    """The loop, with parts that a mistake can replace."""
 
-    def right(x_t: Tensor, eps: Tensor, now: float, prev: float) -> Tensor:
-        x0_hat = (x_t - sqrt(1 - now) * eps) / sqrt(now)
-        return sqrt(prev) * x0_hat + sqrt(1 - prev) * eps
+    guided: Callable[[Tensor, Tensor, float], Tensor] = sampling.guide
+    time: Callable[[int, int], int] = lambda t, t_prev: t
+    seen: Callable[[Tensor, Tensor], Tensor] = lambda x_t, x_T: x_t  # by the UNet
+    estimate: Step = lambda x, eps, now, prev: (x - sqrt(1 - now) * eps) / sqrt(now)
+    back: Callable[[Tensor, Tensor, Tensor, float, float], Tensor] = lambda x, x0_hat, eps, now, prev: (
+        sqrt(prev) * x0_hat + sqrt(1 - prev) * eps
+    )
+    mixed: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda eps, uncond, cond: eps  # into the new x_t
+    returned: Callable[[Tensor, Tensor], Tensor] = lambda x_t, x0_hat: x_t
+    once: bool = False
 
-    mistakes = [
+    def __call__(
+        self,
+        model: LatentDiffusion,
+        x_T: Tensor,
+        context: Tensor,
+        empty: Tensor,
+        timesteps: Sequence[int],
+        guidance_scale: float,
+    ) -> Tensor:
+        """The finished latent, or whatever `returned` picks."""
+        alpha_bar = model.schedule.alpha_bar
+        x_t = x_T.to(model.device)
+        x0_hat = x_t
+        for t, t_prev in zip(timesteps, [*timesteps[1:], -1]):
+            seen, time = self.seen(x_t, x_T).to(model.dtype), max(0, self.time(t, t_prev))
+            uncond, cond = (model.unet(seen, time, each).float() for each in (empty, context))
+            eps = self.guided(uncond, cond, guidance_scale)
+            x0_hat = self.estimate(x_t, eps, alpha_bar(t), alpha_bar(t_prev))
+            x_t = self.back(x_t, x0_hat, self.mixed(eps, uncond, cond), alpha_bar(t), alpha_bar(t_prev))
+            if self.once:
+                break
+        return self.returned(x_t, x0_hat)
+
+
+WRONG_LOOPS: tuple[tuple[Loop, str], ...] = (
+    (Loop(once=True), "The loop runs only once. Is `return` inside it? It must stand below the loop."),
+    (
+        Loop(guided=lambda u, c, s: sampling.guide(c, u, s)),
+        "The two predictions are swapped: eps_uncond reads the empty prompt, and guide takes it first.",
+    ),
+    (
+        Loop(guided=lambda u, c, s: c),
+        "Guidance is missing: eps is the prediction with the prompt as it is. Does eps_uncond read the empty one?",
+    ),
+    (
+        Loop(guided=lambda u, c, s: u),
+        "eps is the prediction without the prompt, so the words have no say. Does eps_cond read them?",
+    ),
+    (
+        Loop(guided=lambda u, c, s: c + s * (c - u)),
+        "guide starts from eps_uncond. Your mix starts from eps_cond and goes one arrow too far.",
+    ),
+    (
+        Loop(time=lambda t, t_prev: t_prev),
+        "The UNet is told t_prev, but x_t is still at the noise level of t.",
+    ),
+    (Loop(seen=lambda x_t, x_T: x_T), "The UNet sees x_T in every round. Show it the current x_t."),
+    (
+        Loop(estimate=lambda x, e, now, prev: (x - sqrt(1 - prev) * e) / sqrt(prev)),
+        "x_t never changes, because both lines use one level. x_t is at the level of t, and goes to that of t_prev.",
+    ),
+    (
+        Loop(
+            estimate=lambda x, e, now, prev: (x - sqrt(1 - prev) * e) / sqrt(prev),
+            back=lambda x, x0, e, now, prev: sqrt(now) * x0 + sqrt(1 - now) * e,
+        ),
+        "The two levels are swapped: guess with alpha_bar(t), then go back with alpha_bar(t_prev).",
+    ),
+    (
+        Loop(estimate=lambda x, e, now, prev: (x - (1 - now) * e) / now),
+        "The square roots are missing in x0_hat: the weights are the roots of alpha_bar and of 1 - alpha_bar.",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: prev * x0 + (1 - prev) * e),
+        "The square roots are missing in the new x_t: the weights are the roots of alpha_bar and of 1 - alpha_bar.",
+    ),
+    (
+        Loop(
+            estimate=lambda x, e, now, prev: (x - (1 - now) * e) / now,
+            back=lambda x, x0, e, now, prev: prev * x0 + (1 - prev) * e,
+        ),
+        "The square roots are missing: the weights are the roots of alpha_bar and of 1 - alpha_bar.",
+    ),
+    (
+        Loop(estimate=lambda x, e, now, prev: x - sqrt(1 - now) * e),
+        "x0_hat is not divided by the signal's weight, the root of alpha_bar(t).",
+    ),
+    (
+        Loop(estimate=lambda x, e, now, prev: (x + sqrt(1 - now) * e) / sqrt(now)),
+        "x0_hat has the wrong sign: take the noise out of x_t, do not add more.",
+    ),
+    (
+        Loop(estimate=lambda x, e, now, prev: (x - sqrt(1 - now) * e) * sqrt(now)),
+        "x0_hat is multiplied by the signal's weight. Divide by it.",
+    ),
+    (
+        Loop(estimate=lambda x, e, now, prev: x - sqrt(1 - now) * e / sqrt(now)),
+        "Only the noise is divided by the signal's weight. Put the whole difference in brackets.",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: x0),
+        "x_t becomes x0_hat, without any noise. The UNet expects the noise of t_prev in it: mix eps in again.",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: sqrt(prev) * x0),
+        "No noise goes back in: add eps with the weight sqrt(1 - alpha_bar(t_prev)).",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: sqrt(prev) * x0 + sqrt(1 - now) * e),
+        "The noise goes back in at the old level. Weigh eps with sqrt(1 - alpha_bar(t_prev)).",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: sqrt(1 - prev) * x0 + sqrt(prev) * e),
+        "The weights of x0_hat and eps are swapped in the new x_t.",
+    ),
+    (
+        Loop(back=lambda x, x0, e, now, prev: sqrt(prev) * x + sqrt(1 - prev) * e),
+        "The new x_t is made of x_t and eps. Make it of x0_hat and eps.",
+    ),
+    (Loop(back=lambda x, x0, e, now, prev: x - e), "This subtracts all of eps. x_t holds only a share of it."),
+    (
+        Loop(mixed=lambda eps, uncond, cond: cond),
+        "The noise that goes back in is eps_cond. Use the guided eps, the same as in x0_hat.",
+    ),
+    (
+        Loop(mixed=lambda eps, uncond, cond: uncond),
+        "The noise that goes back in is eps_uncond. Use the guided eps, the same as in x0_hat.",
+    ),
+    (Loop(returned=lambda x_t, x0_hat: x0_hat), "This returns x0_hat. Return x_t, where the last step arrived."),
+)
+
+
+def loop(yours: Callable[..., Tensor], model: LatentDiffusion) -> Verdict:
+    """The whole loop: (model, x_T, context, empty, timesteps, guidance_scale) -> the finished latent."""
+    x_T, context, empty = _start(model)
+    steps = model.schedule.timesteps(4)
+
+    def run(denoise: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda x, scale: denoise(model, x, context, empty, steps, scale)
+
+    mistakes = [(run(mistake), hint) for mistake, hint in WRONG_LOOPS]
+    verdict = compare(run(yours), run(Loop()), [(x_T, 4.0)], mistakes)
+    return replace(verdict, answer=Loop())
+
+
+def _start(model: LatentDiffusion) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise for two images, and their contexts with and without a prompt."""
+    shape = (2, model.unet.config.in_channels, *2 * [model.native_latent_size])
+    (x_T,) = draws(1, shape)
+    context, empty = model.embed(["a dog with glasses"] * 2 + [""] * 2).chunk(2)
+    return x_T, context, empty
+
+
+def ddim_step(yours: Step, model: LatentDiffusion) -> Verdict:
+    """DDIM as one weighted sum of x_t and eps, first by itself, then in the pipeline."""
+
+    def right(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_prev: float) -> Tensor:
+        x0_hat = (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
+        return sqrt(alpha_bar_prev) * x0_hat + sqrt(1 - alpha_bar_prev) * eps
+
+    def a(now: float, prev: float) -> float:
+        return sqrt(prev / now)
+
+    def b(now: float, prev: float) -> float:
+        return sqrt(1 - prev) - a(now, prev) * sqrt(1 - now)
+
+    mistakes: list[tuple[Callable, str]] = [
+        (
+            lambda x, e, now, prev: a(now, prev) * x - b(now, prev) * e,
+            "a is right, and b has the wrong sign: eps leaves through x0_hat and comes back with less.",
+        ),
+        (
+            lambda x, e, now, prev: a(now, prev) * x,
+            "a is right, and b is missing: eps changes its weight, too.",
+        ),
+        (
+            lambda x, e, now, prev: a(prev, now) * x + b(now, prev) * e,
+            "b is right, and a is upside down: x_t is divided by sqrt(alpha_bar_t), then multiplied by "
+            "sqrt(alpha_bar_prev).",
+        ),
+        (
+            lambda x, e, now, prev: a(prev, now) * x + (sqrt(1 - prev) - a(prev, now) * sqrt(1 - now)) * e,
+            "a is upside down: x_t is divided by sqrt(alpha_bar_t), then multiplied by sqrt(alpha_bar_prev).",
+        ),
+        (
+            lambda x, e, now, prev: a(now, prev) * x + (sqrt(1 - prev) - sqrt(1 - now)) * e,
+            "a is right. In b, the noise that leaves is scaled by a as well, because x0_hat is.",
+        ),
+        (
+            lambda x, e, now, prev: a(now, prev) * x + sqrt(1 - prev) * e,
+            "b only counts the noise that comes back. x_t still holds the old noise: take it out.",
+        ),
         (
             lambda x, e, now, prev: x - e,
             "This subtracts all of eps. x_t holds only sqrt(1 - alpha_bar_t) times eps, and a part of it stays.",
@@ -136,11 +347,11 @@ def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: La
             "This returns x0_hat, the estimate of the end. Add noise again, for the level alpha_bar_prev.",
         ),
         (
-            lambda x, e, now, prev: sqrt(prev / now) * (x - sqrt(1 - now) * e),
-            "No noise is added again: the term sqrt(1 - alpha_bar_prev) * eps is missing.",
+            lambda x, e, now, prev: a(now, prev) * (x - sqrt(1 - now) * e),
+            "No noise is added again: the term sqrt(1 - alpha_bar_prev) * eps is missing in b.",
         ),
         (
-            lambda x, e, now, prev: sqrt(prev / now) * (x - sqrt(1 - now) * e) + sqrt(1 - now) * e,
+            lambda x, e, now, prev: a(now, prev) * (x - sqrt(1 - now) * e) + sqrt(1 - now) * e,
             "This adds the noise of the old level, sqrt(1 - alpha_bar_t). Use the new level, alpha_bar_prev.",
         ),
         (
@@ -148,15 +359,139 @@ def ddim_step(yours: Callable[[Tensor, Tensor, float, float], Tensor], model: La
             "The square roots are missing: alpha_bar is a share of the variance, and the weights are its roots.",
         ),
         (
+            lambda x, e, now, prev: prev / now * x + (sqrt(1 - prev) - prev / now * sqrt(1 - now)) * e,
+            "The square root is missing in a.",
+        ),
+        (
             lambda x, e, now, prev: right(x, e, prev, now),
             "alpha_bar_t and alpha_bar_prev are swapped, so this step adds noise.",
+        ),
+        (
+            lambda x, e, now, prev: sqrt(prev) * x + b(now, prev) * e,
+            "a misses the division by sqrt(alpha_bar_t), which is part of x0_hat.",
+        ),
+        (
+            lambda x, e, now, prev: sqrt(prev) * x + sqrt(1 - prev) * e,
+            "x_t stands where x0_hat belongs. Put the first line's x0_hat into the second.",
         ),
     ]
     x_t, eps = draws(2)
     cases = [(x_t, eps, *levels) for levels in ((0.05, 0.1), (0.5, 0.6), (0.9, 1.0))]
-    verdict = compare(yours, right, cases, mistakes)
 
     def step(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
         return yours(now.x_t, now.eps, now.alpha_bar, alpha_bar)
 
-    return plugged(model, ddim=step) if verdict.status == RIGHT else verdict
+    return compare(yours, right, cases, mistakes).then(lambda: plugged(model, ddim=step))
+
+
+def bugs(yours: Callable[[], dict[str, int]]) -> Verdict:
+    """Which bug made which row of images: a dict from the row's letter to the bug's number."""
+
+    def right() -> dict[str, int]:
+        return {letter: bug.number for letter, bug in BUGS.items()}
+
+    def judged() -> Verdict:
+        try:
+            answer: Any = yours()
+        except Exception as error:  # whatever the learner's code raises
+            return raised(error)
+        if answer is None or answer is Ellipsis:
+            return not_tried()
+        if not isinstance(answer, dict):
+            return Verdict(WRONG, f"Return a dict from letters to numbers, not a {type(answer).__name__}.")
+        if any(answer.get(letter) is Ellipsis for letter in BUGS):
+            return not_tried()
+        missing = [letter for letter in BUGS if letter not in answer]
+        if missing:
+            return Verdict(WRONG, f"Row {missing[0]} has no number yet.")
+        wrong = [letter for letter, bug in BUGS.items() if answer[letter] != bug.number]
+        if wrong:
+            found = len(BUGS) - len(wrong)
+            return Verdict(WRONG, f"{found} of {len(BUGS)} found. Row {wrong[0]}: {BUGS[wrong[0]].hint}")
+        return Verdict(RIGHT, "You can read a broken loop from its images.")
+
+    return replace(judged(), answer=right)
+
+
+def limited_interval(yours: Callable[..., Tensor], model: LatentDiffusion) -> Verdict:
+    """Guidance only where low < t <= high: its latents, then how many images go through the UNet."""
+    x_T, context, empty = _start(model)
+    steps = model.schedule.timesteps(5)  # 801, 601, 401, 201, 1
+
+    def right(
+        model: LatentDiffusion,
+        x_T: Tensor,
+        context: Tensor,
+        empty: Tensor,
+        timesteps: Sequence[int],
+        guidance_scale: float,
+        low: int,
+        high: int,
+        inside: Callable[[int, int, int], bool] = lambda t, low, high: low < t <= high,
+        outside: float = 1.0,
+    ) -> Tensor:
+        alpha_bar, x_t = model.schedule.alpha_bar, x_T.to(model.device)
+        for t, t_prev in zip(timesteps, [*timesteps[1:], -1]):
+            scale = guidance_scale if inside(t, low, high) else outside
+            eps = cond = model.unet(x_t.to(model.dtype), t, context).float()
+            if scale != 1:
+                eps = sampling.guide(model.unet(x_t.to(model.dtype), t, empty).float(), cond, scale)
+            x0_hat = (x_t - sqrt(1 - alpha_bar(t)) * eps) / sqrt(alpha_bar(t))
+            x_t = sqrt(alpha_bar(t_prev)) * x0_hat + sqrt(1 - alpha_bar(t_prev)) * eps
+        return x_t
+
+    def run(denoise: Callable[..., Tensor], **changed: Any) -> Callable[..., Tensor]:
+        return lambda x, low, high: denoise(model, x, context, empty, steps, 4.0, low, high, **changed)
+
+    mistakes = [
+        (
+            run(right, inside=lambda t, low, high: not low < t <= high),
+            "Inside and outside are swapped: guide where low < t <= high.",
+        ),
+        (
+            run(right, outside=0.0),
+            "Outside the interval this follows the empty prompt. Follow the prompt there, as with a scale of 1.",
+        ),
+        (run(right, inside=lambda t, low, high: True), "This guides at every timestep, whatever the interval."),
+        (run(right, inside=lambda t, low, high: False), "This never guides."),
+        (run(right, inside=lambda t, low, high: t > low), "high has no effect: the interval has two ends."),
+        (run(right, inside=lambda t, low, high: t <= high), "low has no effect: the interval has two ends."),
+        (
+            run(right, inside=lambda t, low, high: low <= t <= high),
+            "At t = low there must be no guidance: low itself is outside.",
+        ),
+        (
+            run(right, inside=lambda t, low, high: low < t < high),
+            "At t = high there must be guidance: high itself is inside.",
+        ),
+        (
+            run(right, inside=lambda t, low, high: low <= t < high),
+            "The ends are the wrong way round: low is outside, high is inside.",
+        ),
+        (
+            run(right, inside=lambda t, low, high: low < steps.index(t) <= high),
+            "low and high are timesteps, such as 300 and 850. They are compared with the number of the step here.",
+        ),
+    ]
+    verdict = compare(run(yours), run(right), [(x_T, 201, 601), (x_T, 100, 700)], mistakes)
+
+    def counted() -> Verdict:
+        images = 0
+
+        def unet(x: Tensor, t: Any, context: Tensor) -> Tensor:
+            nonlocal images
+            images += len(x)
+            return model.unet(x, t, context)
+
+        counting = replace(model, unet=unet)  # type: ignore[arg-type]  # any callable will do
+        yours(counting, x_T, context, empty, steps, 4.0, 201, 601)
+        spare, needed = images // len(x_T), len(steps) + 2
+        if spare > needed:
+            return Verdict(
+                WRONG,
+                f"The latents are right, but the UNet predicts {spare} times an image where {needed} are enough. "
+                "Outside the interval the prediction without the prompt is not needed.",
+            )
+        return Verdict(RIGHT, f"The latents are right, and {needed} predictions take the place of {2 * len(steps)}.")
+
+    return replace(verdict.then(counted), answer=right)

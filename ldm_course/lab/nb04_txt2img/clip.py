@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ldm_course import text
 from ldm_course.errors import InputError
-from ldm_course.evaluate.reference import quiet
-from ldm_course.io.bundled import bundled_path
 from ldm_course.lab.nb01_vae.figures import small_scenes
 from ldm_course.scenes import ATTRIBUTES, captions
 
@@ -92,21 +90,3 @@ class SmallCLIP(nn.Module):
         h = self.block(h, src_mask=causal)
         last = (tokens == self.end_token).int().argmax(dim=1)  # the first end token has seen all words
         return F.normalize(self.out(h[torch.arange(len(h), device=h.device), last]), dim=1)
-
-
-def shipped_clip() -> CLIPModel:
-    """The whole CLIP whose text half is the shipped model's text encoder, float32, on the CPU."""
-    with quiet():
-        clip = CLIPModel.from_pretrained(bundled_path() / "clip", dtype=torch.float32)
-    return clip.eval().requires_grad_(False)
-
-
-def retrieval_accuracy(similarity: Tensor, labels: Sequence[tuple[str, ...]]) -> dict[str, float]:
-    """How often the caption nearest to an image names the right attribute: each attribute, and "all" at once.
-
-    similarity: (captions, images); caption i and image i have labels[i].
-    """
-    chosen = [labels[i] for i in similarity.argmax(dim=0).tolist()]
-    right = [[a == b for a, b in zip(one, other)] for one, other in zip(chosen, labels)]
-    each = {name: sum(row[k] for row in right) / len(right) for k, name in enumerate(CAPTIONED)}
-    return {**each, "all": sum(map(all, right)) / len(right)}
