@@ -67,7 +67,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (EACH.format("mean**2 + logvar.exp() - logvar"), "-1 is missing"),
         (EACH.format("mean**2 + (0.5 * logvar).exp() - 1 - logvar"), "variance is exp(logvar)"),
         (EACH.format("mean**2 + logvar.exp() ** 2 - 1 - logvar"), "squares the variance"),
-        (EACH.format("mean**2 + logvar - 1 - logvar.log()"), "takes logvar for the variance"),
+        (EACH.format("mean**2 + logvar - 1 - logvar.log()"), "logarithm already"),
         (EACH.format("mean**2 + logvar**2 - 1 - logvar"), "for the standard deviation"),
         (EACH.format("mean**2 + logvar.exp() - 1 - logvar / 2"), "not half of it"),
         (EACH.format("mean**2 + logvar.exp() - 1 + logvar"), "wrong sign"),
