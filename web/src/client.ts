@@ -10,7 +10,6 @@ export interface Run {
   levels: number[]; // alpha_bar of each State
   views: StepView[];
   pixels: (Uint8ClampedArray | undefined)[]; // x0_hat decoded
-  peaks: Float32Array; // the highest attention of each token
   ms: number | null; // null while it runs
 }
 
@@ -65,12 +64,11 @@ export class Client {
       const job = this.jobs.get(message.id)!;
       for (const id of this.jobs.keys()) if (id <= message.id) this.jobs.delete(id);
       const { steps, timesteps, levels } = message;
-      this.run = { job, steps, timesteps, levels, views: [], pixels: [], peaks: new Float32Array(77), ms: null };
+      this.run = { job, steps, timesteps, levels, views: [], pixels: [], ms: null };
       listener.begin(this.run);
     } else if (this.run?.job.id === message.id) {
       if (message.type === "step") {
         this.run.views[message.index] = message.view;
-        if (message.view.attention) raise(this.run.peaks, message.view.attention);
         listener.step(this.run, message.index);
       } else if (message.type === "pixels") {
         this.run.pixels[message.index] = message.pixels;
@@ -83,17 +81,14 @@ export class Client {
   }
 }
 
-function raise(peaks: Float32Array, attention: Float32Array): void {
-  const size = attention.length / peaks.length;
-  for (let token = 0; token < peaks.length; token++) {
-    for (let i = token * size; i < (token + 1) * size; i++) peaks[token] = Math.max(peaks[token], attention[i]);
-  }
-}
+const TOKENS = 77;
 
-/** Where a token (0 is the start token) acts at a step, as shares of its highest value in the run; null at the end. */
+/** Where a token (0 is the start token) acts at a step, from 0, least, to 1, most; null at the end. */
 export function attentionOf(run: Run, index: number, token: number): Float32Array | null {
   const maps = run.views[index]?.attention;
   if (!maps) return null;
-  const size = maps.length / run.peaks.length;
-  return maps.slice(token * size, (token + 1) * size).map((value) => value / run.peaks[token]);
+  const size = maps.length / TOKENS;
+  const map = maps.slice(token * size, (token + 1) * size);
+  const [low, high] = [Math.min(...map), Math.max(...map)];
+  return map.map((value) => ((value - low) / (high - low)) ** 1.5);
 }

@@ -52,12 +52,12 @@ export class MaskTools {
     return this.painter.opacity;
   }
 
-  /** Offer the masks that fit a scene (null: an image of which no parts are known), and begin with one. */
-  offer(scene: string | null, parts: string[], begin: string): void {
+  /** Offer the masks that fit a scene (null: an image of which no parts are known), and begin with the first. */
+  offer(scene: string | null, parts: string[]): void {
     const named = scene === null ? [] : parts.map((part) => part[0].toUpperCase() + part.slice(1));
     const names = [...Object.keys(REGIONS), ...named];
     this.parts.replaceChildren(...names.map((name) => button(name, {}, () => void this.use(name, scene).then(this.changed))));
-    void this.use(names.includes(begin) ? begin : names[0], scene).then(this.changed);
+    void this.use(names[0], scene).then(this.changed);
   }
 
   private async use(name: string, scene: string | null): Promise<void> {

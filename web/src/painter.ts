@@ -67,7 +67,7 @@ export class Painter {
       button("Clear", { title: "Clear (C)", class: "quiet" }, () => this.clear()),
     );
     this.listen();
-    this.use(false);
+    this.press(false);
   }
 
   /** The opacity of each pixel. */
@@ -158,10 +158,14 @@ export class Painter {
   }
 
   private use(erase: boolean): void {
+    this.press(erase);
+    this.draw();
+  }
+
+  private press(erase: boolean): void {
     this.erasing = erase;
     this.brushButton.setAttribute("aria-pressed", String(!erase));
     this.eraserButton.setAttribute("aria-pressed", String(erase));
-    this.draw();
   }
 
   private position(event: PointerEvent): Point {
@@ -208,10 +212,10 @@ export class Painter {
     canvas.addEventListener("keyup", (event) => {
       if (event.key === " ") this.end("space");
     });
-    canvas.addEventListener("keydown", (event) => this.press(event));
+    canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
-  private press(event: KeyboardEvent): void {
+  private key(event: KeyboardEvent): void {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { side } = this.options;
     const step = Math.max(1, Math.round(side / 64));

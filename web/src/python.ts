@@ -10,7 +10,7 @@ export interface Sources {
 
 export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
   const lines = ["import ldm_course as ldm", "", 'model = ldm.load(device="cpu")'];
-  const first = ["model", text(job.prompt)];
+  const first = [`model, ${text(job.prompt)}`];
   const options = [
     `seed=${job.seed}`,
     `num_inference_steps=${job.steps}`,
@@ -29,7 +29,7 @@ export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
     first.push("mask");
     options.splice(1, 0, `composite=${job.composite ? "True" : "False"}`);
   }
-  lines.push(`ldm.${job.task}(`, ...[first.join(", "), ...options].map((line) => `    ${line},`), ")");
+  lines.push(`ldm.${job.task}(`, ...[...first, ...options].map((line) => `    ${line},`), ")");
   return lines.join("\n");
 }
 

@@ -33,8 +33,8 @@ export class Scrubber {
     this.run = run;
     const last = run.timesteps.length;
     this.input.max = String(last);
-    const heights = run.levels.map((level) => Math.max(4, 100 * Math.sqrt(1 - level)));
-    this.bars.replaceChildren(...heights.map((height) => make("span", { style: `height: ${height.toFixed(1)}%` })));
+    const heights = run.levels.map((level) => Math.max(6, 100 * Math.sqrt(1 - level)));
+    this.bars.replaceChildren(...heights.map((height) => make("span", { style: `--height: ${height.toFixed(1)}%` })));
     this.bars.classList.toggle("dense", last > 40);
     this.fit();
   }

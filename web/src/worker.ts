@@ -7,7 +7,8 @@ import type { FromWorker, Job, ModelFile, ToWorker } from "./messages";
 import { loadModel } from "./sessions";
 import { Downloads } from "./weights";
 
-const EVERY = 150; // ms between two decoded images while the loop runs
+const EVERY = 150; // ms between two decoded images while the loop runs, ...
+const REST = 3; // ... and so many times as long as one takes, so that the loop does not wait for them
 const DRAG = 280; // ms that an image may take while a control is dragged ...
 const FEWEST = { txt2img: 8, img2img: 4, inpaint: 4 }; // ... but so many steps at least
 
@@ -86,7 +87,7 @@ async function generate(model: Model, job: Job): Promise<void> {
     say({ type: "step", id: job.id, index, view: { t, alphaBar, x_t, eps, x0_hat, attention } });
     await breath();
     if (stopped) return;
-    if (t === -1 || (!job.drag && performance.now() - shown > EVERY)) {
+    if (t === -1 || (!job.drag && performance.now() - shown > Math.max(EVERY, REST * cost.decode))) {
       await decode(index);
       shown = performance.now();
     }
