@@ -55,6 +55,7 @@ def best_guess(yours: Guess) -> Verdict:
             "It divides by the standard deviation sqrt(1 - alpha_bar); the variance belongs there, 1 - alpha_bar.",
         ),
         (guess(width=lambda a: 2 * a), "It divides by alpha_bar; the variance of the noise is 1 - alpha_bar."),
+        (guess(width=lambda a: 1.0), "The variance is missing: divide the squared distances by 2 * (1 - alpha_bar)."),
         (guess(width=lambda a: 2.0), "The variance is missing: divide the squared distances by 2 * (1 - alpha_bar)."),
         (
             guess(width=lambda a: -2 * (1 - a)),
@@ -290,6 +291,18 @@ def ddpm_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
         x0_hat = (x_t - sqrt(1 - now) * eps) / sqrt(now)
         return sqrt(prev) * x0_hat + sqrt(max(0.0, 1 - prev - sigma**2)) * eps + sigma * noise
 
+    def with_signal(weight: Callable[[float], float]) -> EtaStep:
+        def step(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor, eta: float) -> Tensor:
+            x0_hat = (x_t - sqrt(1 - now) * eps) / sqrt(now)
+            return right(x_t, eps, now, prev, noise, eta) + (weight(prev) - sqrt(prev)) * x0_hat
+
+        return step
+
+    def whole_alpha(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor, eta: float) -> Tensor:
+        sigma = eta * sqrt(1 - prev)
+        x0_hat = (x_t - sqrt(1 - now) * eps) / sqrt(now)
+        return sqrt(prev) * x0_hat + sqrt(max(0.0, 1 - prev - sigma**2)) * eps + sigma * noise
+
     def fresh_only(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor, eta: float) -> Tensor:
         return sqrt(prev) * (x_t - sqrt(1 - now) * eps) / sqrt(now) + sigma_of(now, prev, eta) * noise
 
@@ -298,8 +311,8 @@ def ddpm_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
 
     def safe(x_t: Tensor, eps: Tensor, now: float, prev: float, noise: Tensor, eta: float) -> Tensor:
         negative = (
-            "the weight of eps is the root of a negative number: sigma² is larger than 1 - alpha_bar_prev, all the "
-            "noise of that level. It is the posterior's variance that fits in"
+            "it takes the root of a negative number. Is alpha upside down? Or is sigma² not that of the posterior, "
+            "and larger than 1 - alpha_bar_prev, which is all the noise of that level"
         )
         try:
             answer = yours(x_t, eps, now, prev, noise, eta)
@@ -351,13 +364,23 @@ def ddpm_step(yours: EtaStep, model: LatentDiffusion) -> Verdict:
             "eta multiplies the standard deviation, and here it multiplies the variance.",
         ),
         (
+            with_signal(lambda prev: prev),
+            "The square root is missing in the weight of x0_hat: it is sqrt(alpha_bar_prev).",
+        ),
+        (
+            with_parts(lambda room, sigma: sqrt(max(0.0, room - sigma**2)), lambda sigma: -sigma),
+            "The fresh noise is subtracted. That is as good in the long run, but add it: + sigma * noise.",
+        ),
+        (
+            whole_alpha,
+            "alpha is the share of this one step, alpha_bar_t / alpha_bar_prev, not alpha_bar_t.",
+        ),
+        (
             fresh_only,
             "All the noise is fresh. eps keeps its part: as much as the variance still has room for.",
         ),
         (
-            lambda x, e, now, prev, noise, eta: (
-                right(x, e, now, prev, noise, eta) + (1 - sqrt(prev)) * (x - sqrt(1 - now) * e) / sqrt(now)
-            ),
+            with_signal(lambda prev: 1.0),
             "x0_hat comes in at full weight; at the level alpha_bar_prev it has sqrt(alpha_bar_prev).",
         ),
         (
@@ -436,6 +459,10 @@ def dpmpp_2m_step(yours: TwoStep, model: LatentDiffusion) -> Verdict:
         r = (log_snr(now) - log_snr(before)) / (log_snr(prev) - log_snr(now))
         return moved - sqrt(prev) * (x0 - x0_before) / (2 * r)
 
+    def bare_noise(x: Tensor, x0: Tensor, now: float, prev: float, x0_before: Tensor, before: float) -> Tensor:
+        d = only_d(x, x0, now, prev, x0_before, before)
+        return sqrt(prev) * d + sqrt(1 - prev) * (x - sqrt(now) * d)
+
     def only_d(x: Tensor, x0: Tensor, now: float, prev: float, x0_before: Tensor, before: float) -> Tensor:
         r = (log_snr(now) - log_snr(before)) / (log_snr(prev) - log_snr(now))
         return x0 + (x0 - x0_before) / (2 * r)
@@ -455,6 +482,10 @@ def dpmpp_2m_step(yours: TwoStep, model: LatentDiffusion) -> Verdict:
         (
             looking(half, old_eps=True),
             "eps is still the old guess's. It must fit D: (x_t - sqrt(alpha_bar_t) * D) / sqrt(1 - alpha_bar_t).",
+        ),
+        (
+            bare_noise,
+            "The noise that fits D is not yet divided by its weight in x_t, sqrt(1 - alpha_bar_t).",
         ),
         (only_d, "That is D, the guess to use. DDIM's step with it is still to come."),
         (only_eps, "D is used for eps alone. It stands wherever x0_hat stands in DDIM."),
@@ -589,7 +620,7 @@ def group_norm(yours: type[nn.Module], model: LatentDiffusion) -> Verdict:
             return module(x)
         except RuntimeError as error:
             if "must match" in str(error):
-                message = "sizes do not fit. self.weight and self.bias are (c,): give them the shape (c, 1, 1)"
+                message = "sizes do not fit. First back to (b, c, h, w), then weight and bias as (c, 1, 1)"
                 raise ValueError(message) from None
             raise
 

@@ -64,6 +64,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (GUESS.format("(2 * (1 - alpha_bar_t) ** 0.5)", 1), "the variance belongs there"),
         (GUESS.format("(2 * alpha_bar_t)", 1), "variance of the noise"),
         (GUESS.format("2", 1), "The variance is missing"),
+        (GUESS.format("1", 1), "The variance is missing"),
         (GUESS.format("(2 * (alpha_bar_t - 1))", 1), "minus is missing"),
         (GUESS.format("(2 * (1 - alpha_bar_t))", 0), "over the dots"),
         (SQUARED + "return (-s.sqrt() / (2 * (1 - alpha_bar_t))).softmax(dim=1) @ points", "must be squared"),
@@ -129,6 +130,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (ETA.replace("eta * variance**0.5", "(eta * variance) ** 0.5") + LESS + " + sigma * noise",
          "eta multiplies the standard deviation"),
         (ETA + "sigma * noise", "All the noise is fresh"),
+        (ETA + LESS + " - sigma * noise", "noise is subtracted"),
+        (ETA.replace("alpha_bar_prev**0.5 *", "alpha_bar_prev *") + LESS + " + sigma * noise", "weight of x0_hat"),
+        (ETA.replace("alpha_bar_t / alpha_bar_prev", "alpha_bar_t") + LESS + " + sigma * noise", "this one step"),
+        (ETA.replace("alpha_bar_t / alpha_bar_prev", "alpha_bar_prev / alpha_bar_t") + LESS + " + sigma * noise",
+         "upside down"),
         (ETA.replace("alpha_bar_prev**0.5 * x0_hat", "x0_hat") + LESS + " + sigma * noise", "full weight"),
         ("a = alpha_bar_t / alpha_bar_prev; sigma = eta * (1 / (1 - alpha_bar_prev) + a / (1 - a)) ** -0.5; "
          + X0 + "return alpha_bar_prev**0.5 * x0_hat + " + LESS + " + sigma * noise", "one fraction"),
@@ -148,6 +154,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (D.format("1 / (2 * r)").replace("ldm.samplers.log_snr", SNR) + END, "logarithm is missing"),
         (D.format("1 / (2 * r)").replace("ldm.samplers.log_snr", "math.log") + END, "not of the signal alone"),
         (D.format("1 / (2 * r)") + "return D", "That is D"),
+        (D.format("1 / (2 * r)") + END.replace(" / (1 - alpha_bar_t) ** 0.5", ""), "not yet divided"),
     ],
     "find-the-bug": [
         (LOOP.format(STEPS, TO_X0, FIXED.replace("t_prev", "t")), "x never moves"),
