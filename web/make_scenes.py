@@ -9,12 +9,12 @@ from pathlib import Path
 from ldm_course.scenes import Scene
 
 SCENES = (
-    dict(animal="dog", colour="brown", action="sitting", place="beach"),
-    dict(animal="cat", colour="white", action="sitting", place="room"),
-    dict(animal="bear", colour="orange", action="running", place="forest"),
-    dict(animal="pig", colour="pink", action="sitting", place="city"),
-    dict(animal="rabbit", colour="black", accessory="crown", action="sitting", place="snow"),
-    dict(animal="elephant", colour="blue", action="running", place="beach"),
+    {"animal": "dog", "colour": "brown", "action": "sitting", "place": "beach"},
+    {"animal": "cat", "colour": "white", "action": "sitting", "place": "room"},
+    {"animal": "bear", "colour": "orange", "action": "running", "place": "forest"},
+    {"animal": "pig", "colour": "pink", "action": "sitting", "place": "city"},
+    {"animal": "rabbit", "colour": "black", "accessory": "crown", "action": "sitting", "place": "snow"},
+    {"animal": "elephant", "colour": "blue", "action": "running", "place": "beach"},
 )
 PARTS = ("face", "body", "animal", "background")
 
@@ -28,8 +28,8 @@ def main(folder: Path) -> None:
         for part in PARTS:
             scene.mask(part, 128).save(folder / f"{name}-{part}.png", optimize=True)
         code = ", ".join(f'{field}="{value}"' for field, value in fields.items())
-        described.append(dict(name=name, caption=scene.caption(), code=f"ldm.scenes.Scene({code})"))
-    (folder / "scenes.json").write_text(json.dumps(dict(scenes=described, parts=PARTS)) + "\n")
+        described.append({"name": name, "caption": scene.caption(), "code": f"ldm.scenes.Scene({code})"})
+    (folder / "scenes.json").write_text(json.dumps({"scenes": described, "parts": PARTS}) + "\n")
 
 
 if __name__ == "__main__":

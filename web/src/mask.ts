@@ -25,7 +25,7 @@ export class MaskTools {
       colour: () => "white",
       show: (on, layer, painting) => this.show(on, layer, painting),
       changed: () => {
-        this.code = 'ldm.load_image("mask.png")  # "Save the mask" saves it';
+        this.code = 'ldm.load_image("mask.png")  # by "Save the mask"';
         this.fresh = true;
         this.painter.draw();
         changed();

@@ -18,7 +18,7 @@ export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
     `scheduler="${job.scheduler}"`,
   ];
   if (job.task !== "txt2img") {
-    if (sources.scene === null) lines.push('image = ldm.load_image("image.png")  # "Save it" saves it');
+    if (sources.scene === null) lines.push('image = ldm.load_image("image.png")  # by "Save it"');
     else lines.push(`scene = ${sources.scene}`, "image = scene.render(128)");
     first.push("image");
     options.unshift(`strength=${decimal(job.strength)}`);

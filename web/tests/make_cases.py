@@ -88,7 +88,7 @@ def loops(model: ldm.LatentDiffusion) -> list[dict]:
     mask.paste(127, (0, 0, 64, 64))
     cases = []
     for scheduler, guidance, steps in itertools.product(pipelines.SAMPLERS, (1.0, 4.0), (1, 7)):
-        options = dict(seed=12, scheduler=scheduler, guidance_scale=guidance, num_inference_steps=steps)
+        options = {"seed": 12, "scheduler": scheduler, "guidance_scale": guidance, "num_inference_steps": steps}
         ldm.txt2img(fake, "a dog", **options)
         cases.append(dict(task="txt2img", strength=1, **options, z=fake.finished.flatten().tolist()))
         for strength in (0.0, 0.5, 1.0) if steps == 7 else (1.0,):
@@ -105,7 +105,7 @@ def composites() -> dict:
     a, b = (Image.frombytes("RGB", (16, 16), rng.randbytes(768)) for _ in range(2))
     mask = Image.frombytes("L", (16, 16), rng.randbytes(256))
     both = Image.composite(a, b, mask)
-    return {name: list(image.tobytes()) for name, image in dict(a=a, b=b, mask=mask, composite=both).items()}
+    return {name: list(image.tobytes()) for name, image in {"a": a, "b": b, "mask": mask, "composite": both}.items()}
 
 
 def main() -> None:
@@ -114,41 +114,45 @@ def main() -> None:
     scene = ldm.scenes.Scene(animal="dog").render(128)
     mask = Image.effect_noise((128, 128), 200)
     noise = []
-    for seed, sizes in itertools.product((0, 1, 12, 10_000, 2**31 - 1), ((1024, 1024), (40,), (17,), (3, 2, 7, 1024))):
+    for seed, sizes in itertools.product(
+        (0, 1, 12, 10_000, 2**31 - 1), ((1024, 1024), (40,), (17,), (3, 2, 7, 1024))
+    ):
         generator = torch.Generator("cpu").manual_seed(seed)
         drawn = [torch.randn(n, generator=generator, dtype=torch.float32, device="cpu").tolist() for n in sizes]
-        noise.append(dict(seed=seed, sizes=sizes, drawn=drawn))
-    tokenizer = dict(
-        vocab=model.tokenizer.get_vocab(),
-        merges=(Path(ldm.bundled_path()) / "tokenizer/merges.txt").read_text().splitlines()[1:],
-        bos=model.tokenizer.bos_token_id,
-        eos=model.tokenizer.eos_token_id,
-        pad=model.tokenizer.pad_token_id,
-        model_max_length=model.tokenizer.model_max_length,
-        known_words=sorted(model.known_words or ()),
-    )
-    schedule = dict(
-        alpha_bars=model.schedule.alpha_bars.tolist(),
-        final_alpha_bar_ddim=model.schedule.alpha_bar(-1),
-        steps_offset=model.schedule.steps_offset,
-        spacing=model.schedule.timestep_spacing,
-        prediction_type=model.schedule.prediction_type,
-    )
+        noise.append({"seed": seed, "sizes": sizes, "drawn": drawn})
+    tokenizer = {
+        "vocab": model.tokenizer.get_vocab(),
+        "merges": (Path(ldm.bundled_path()) / "tokenizer/merges.txt").read_text().splitlines()[1:],
+        "bos": model.tokenizer.bos_token_id,
+        "eos": model.tokenizer.eos_token_id,
+        "pad": model.tokenizer.pad_token_id,
+        "model_max_length": model.tokenizer.model_max_length,
+        "known_words": sorted(model.known_words or ()),
+    }
+    schedule = {
+        "alpha_bars": model.schedule.alpha_bars.tolist(),
+        "final_alpha_bar_ddim": model.schedule.alpha_bar(-1),
+        "steps_offset": model.schedule.steps_offset,
+        "spacing": model.schedule.timestep_spacing,
+        "prediction_type": model.schedule.prediction_type,
+    }
     # of each row only the ids up to the first end token; the rest is padding
     rows = tokenize(model.tokenizer, texts).tolist()
-    cases = dict(
-        tokenizer=tokenizer,
-        schedule=schedule,
-        texts=[dict(text=t, ids=ids, unknown=unknown_words([t], model.known_words)) for t, ids in zip(texts, rows)],
-        noise=noise,
-        timesteps={n: model.schedule.timesteps(n) for n in (1, 2, 3, 8, 20, 50, 333, 999)},
-        image=list(scene.tobytes()),
-        tensor=images.to_tensor(scene)[0].flatten()[::97].tolist(),
-        mask=list(mask.tobytes()),
-        latent_mask=images.latent_mask(mask).flatten().tolist(),
-        loops=loops(model),
-        composite=composites(),
-    )
+    cases = {
+        "tokenizer": tokenizer,
+        "schedule": schedule,
+        "texts": [
+            {"text": t, "ids": ids, "unknown": unknown_words([t], model.known_words)} for t, ids in zip(texts, rows)
+        ],
+        "noise": noise,
+        "timesteps": {n: model.schedule.timesteps(n) for n in (1, 2, 3, 8, 20, 50, 333, 999)},
+        "image": list(scene.tobytes()),
+        "tensor": images.to_tensor(scene)[0].flatten()[::97].tolist(),
+        "mask": list(mask.tobytes()),
+        "latent_mask": images.latent_mask(mask).flatten().tolist(),
+        "loops": loops(model),
+        "composite": composites(),
+    }
     out = Path(__file__).parent / "cases.json"
     out.write_text(json.dumps(cases))
     print(f"wrote {out}: {len(texts)} texts, {len(cases['loops'])} loops, {out.stat().st_size} bytes")
