@@ -145,7 +145,7 @@ class TrainingMonitor:
 
 
 def rows(
-    batches: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = (), side: int = 112
+    batches: Sequence[Tensor], titles: Sequence[str] = (), labels: Sequence[str] = (), side: int = 104
 ) -> Image.Image:
     """Batches of small images, each batch a row."""
     return plots.grid([to_pil(batch) for batch in batches], titles, labels, side)
