@@ -81,8 +81,8 @@ def destinies(ends: Tensor, points: Tensor, which: Tensor) -> list[str]:
 def flow(path: Tensor, points: Tensor, which: Tensor, side: int = 400) -> list[Image.Image]:
     """The frames of an animation: all dots of a path (steps, n, 2), in the colours of where they end."""
     colours = destinies(path[-1], points, which)
-    blank = points[:0]
-    return [board(blank, dots, colours, side=side, radius=2.6) for dots in path]
+    lands = [points[:0]] * (len(path) - 1) + [points]  # the islands come into sight at the end
+    return [board(land, dots, colours, side=side, radius=2.3) for land, dots in zip(lands, path)]
 
 
 @style()

@@ -15,7 +15,7 @@ from ldm_course.schedule import NoiseSchedule
 
 ANIMALS = ("dog", "cat", "rabbit")
 CENTRES = ((-1.0, -0.6), (0.0, 1.05), (1.0, -0.6))  # of the islands, before the scaling
-WIDTH = 1.9  # of a whole scene
+WIDTH = 2.5  # of a whole scene
 
 
 def islands(count: int = 1500, seed: int = 0) -> tuple[Tensor, Tensor]:
