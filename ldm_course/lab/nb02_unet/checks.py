@@ -636,13 +636,15 @@ def _wrong_value(value: object, asked: tuple, x0: Tensor, model: LatentDiffusion
     x_t, t, _ = asked
     eps, answer = _noise_in(x_t, t, x0, model), 0.3 * x_t
 
-    def near(other: Tensor, tolerance: float = 0.005) -> bool:
-        return abs(float(value) - float(other)) < tolerance * max(1.0, abs(float(other)))  # type: ignore[arg-type]
-
     if isinstance(value, Tensor) and value.numel() > 1:
         return "The loss is a single number; take the mean of the squared errors."
     if not isinstance(value, Tensor) or not value.requires_grad:
         return "No gradient can flow through that loss: return a tensor, and neither detach it nor call item()."
+    number, answer = value.item(), answer.detach()
+
+    def near(other: Tensor, tolerance: float = 0.005) -> bool:
+        return abs(number - other.item()) < tolerance * max(1.0, abs(other.item()))
+
     if near((answer - eps).square().mean()):
         return None
     if near((answer - x0).square().mean()):
@@ -657,11 +659,9 @@ def _wrong_value(value: object, asked: tuple, x0: Tensor, model: LatentDiffusion
         return "It takes the root; the loss is the mean square itself."
     if near((answer - eps).mean()):
         return "Errors of both signs cancel out; square them first."
-    if near((answer.detach() - torch.randn_like(eps)).square().mean(), 0.03):
+    if near((answer - torch.randn_like(eps)).square().mean(), 0.03):
         return "The noise of the loss is not the noise in x_t. Draw it once, and keep it."
-    return (
-        f"The inputs are right. But the loss is {float(value):.3f}, and the mean square of what is wrong is another."
-    )
+    return f"The inputs are right. But the loss is {number:.3f}, and the mean square of what is wrong is another."
 
 
 # ---- the open build --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ COLOURS = ATTRIBUTES["colour"]
 
 
 @functools.lru_cache(maxsize=4)
-def rabbits(model: LatentDiffusion, count: int = 192, seed: int = 0) -> tuple[Tensor, Tensor]:
+def rabbits(model: LatentDiffusion, count: int = 120, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Latents of rabbits that sit on a beach, (count, c, h, w), in six colours in turn, and their contexts."""
     rng, scenes = random.Random(seed), []
     for i in range(count):
