@@ -81,14 +81,16 @@ export class Client {
   }
 }
 
-const TOKENS = 77;
+const CELLS = 16 * 16; // of a latent
 
-/** Where a token (0 is the start token) acts at a step, from 0, least, to 1, most; null at the end. */
+/** Where a token (0 is the start token) acts at a step, from 0, least, to 1, most; at the end the mean of all steps. */
 export function attentionOf(run: Run, index: number, token: number): Float32Array | null {
-  const maps = run.views[index]?.attention;
-  if (!maps) return null;
-  const size = maps.length / TOKENS;
-  const map = maps.slice(token * size, (token + 1) * size);
-  const [low, high] = [Math.min(...map), Math.max(...map)];
-  return map.map((value) => ((value - low) / (high - low)) ** 1.5);
+  const looks = index < run.timesteps.length ? [run.views[index]] : run.views;
+  const sum = new Float32Array(CELLS);
+  for (const look of looks) {
+    const maps = look?.attention;
+    if (maps) for (let i = 0; i < CELLS; i++) sum[i] += maps[token * CELLS + i];
+  }
+  const [low, high] = [Math.min(...sum), Math.max(...sum)];
+  return high > low ? sum.map((value) => ((value - low) / (high - low)) ** 1.5) : null;
 }

@@ -92,6 +92,8 @@ const client = new Client(new URLSearchParams(location.search).has("small") ? "m
     error.hidden = true;
     machine.dataset.state = "running";
     if (run.job.drag) return; // shown when it is done
+    const { image: from } = run.job;
+    if (from && from.toString() !== shown?.job.image?.toString()) pen(image).putImageData(imageData(from, SIDE), 0, 0);
     shown = run;
     at = 0;
     follow = true;
@@ -125,6 +127,7 @@ const client = new Client(new URLSearchParams(location.search).has("small") ? "m
     machine.dataset.state = job.drag ? "draft" : "done";
     machine.dataset.images = String(++drawn);
     machine.dataset.ms = String(Math.round(run.ms!));
+    byId("time", HTMLElement).textContent = `${run.timesteps.length} steps in ${(run.ms! / 1000).toFixed(1)} s, on your device`;
     if (job.task === "inpaint") {
       mask.fresh = false;
       mask.painter.draw();
@@ -152,7 +155,7 @@ function look(index: number): void {
   const [signal, sigma] = [Math.sqrt(alphaBar).toFixed(3), Math.sqrt(1 - alphaBar).toFixed(3)];
   byId("formula", HTMLParagraphElement).innerHTML =
     t < 0
-      ? "<i>x</i><sub>0</sub>, the finished latent: the decoder makes the image of it"
+      ? "<i>x</i><sub>0</sub>, the finished latent, decoded above"
       : `<i>x̂</i><sub>0</sub> = (<i>x<sub>t</sub></i> − ${sigma} <i>eps</i>) / ${signal}`;
   tokens.draw(shown, index);
   paint();

@@ -47,16 +47,15 @@ export class Tokens {
     if (!this.tokens.length) this.group.append(make("span", { class: "hint" }, "No text: the model is not guided."));
   }
 
-  /** Draw where they act at a step of a run; at the end, where they acted last. */
+  /** Draw where they act at a step of a run. */
   draw(run: Run, index: number): void {
     const same = run.job.prompt === this.prompt;
-    const step = Math.min(index, run.timesteps.length - 1);
     const canvases = this.group.querySelectorAll("canvas");
     for (const [i, canvas] of canvases.entries()) {
-      const map = same ? attentionOf(run, step, i + 1) : null; // after the start token
+      const map = same ? attentionOf(run, index, i + 1) : null; // after the start token
       if (map) drawHeat(canvas, map, this.dark.matches ? SKY : BLUE);
     }
-    const map = same && this.chosen !== null ? attentionOf(run, step, this.chosen + 1) : null;
+    const map = same && this.chosen !== null ? attentionOf(run, index, this.chosen + 1) : null;
     this.veil.hidden = !map;
     this.badge.hidden = !map;
     if (map && this.chosen !== null) {

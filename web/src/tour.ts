@@ -147,7 +147,7 @@ export class Tour {
       make(
         "div",
         { class: "row between" },
-        make("p", { class: "hint" }, `Step ${at + 1} of ${STOPS.length}`),
+        make("div", { class: "dots" }, ...dots),
         button("×", { class: "icon", "aria-label": "Leave the tour" }, () => this.leave()),
       ),
       make("h2", { tabindex: "-1" }, stop.title),
@@ -156,7 +156,7 @@ export class Tour {
       make(
         "div",
         { class: "row between" },
-        make("div", { class: "dots" }, ...dots),
+        make("p", { class: "hint" }, `Step ${at + 1} of ${STOPS.length}`),
         make(
           "div",
           { class: "row" },
