@@ -1,35 +1,58 @@
-"""Notebook 05: the function that it defines, its studio, its experiment and images of one's own."""
+"""Notebook 05: the loop that it defines, its exercises, its studio, its figures and images of one's own."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import functools
 import io
 
 import ipywidgets
 import pytest
-import torch
 from helpers import one_sentence, pixel_difference
 from lab_helpers import GRADIENT, definitions, until
 from PIL import Image
 
 import ldm_course as ldm
 from ldm_course import lab
-from ldm_course.evaluate.classifier import Classifier
+from ldm_course.images import to_pil
 from ldm_course.lab import nb05_img2img as nb
+from ldm_course.lab.shared.verdict import draws
 from ldm_course.masks import region_mask
-from ldm_course.pipelines import strength_timesteps
+from ldm_course.pipelines import Options, sample
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_img2img_by_hand_equals_the_package(model, strength):
-    defined = definitions("05_img2img")
-    for steps in map(range, (1, 7, 50)):
-        assert defined["timesteps_left"](steps, strength) == strength_timesteps(steps, strength)
-    generator = torch.Generator().manual_seed(3)
-    mine = defined["img2img_by_hand"](model, "a dog", GRADIENT, strength, 6, 3.0, generator)
-    settings = {"strength": strength, "num_inference_steps": 6, "guidance_scale": 3.0, "seed": 3}
-    assert pixel_difference(mine, ldm.img2img(model, "a dog", GRADIENT, **settings)) <= 1
+def test_the_loop_of_the_experiments_continues_a_start_as_the_package_does(model):
+    defined = definitions("05_img2img", small=model, GUIDANCE=4.0)
+    z, noise = draws(2, (1, 4, 8, 8))
+    timesteps = model.schedule.timesteps(6)
+    (mine,) = defined["run"](model.schedule.add_noise(z, noise, timesteps[3]), ["a dog"], timesteps[3:])
+    contexts = model.embed(["a dog"]), model.embed([""])
+    options = Options(None, 6, 4.0, 0, None, "ddim", None, False)
+    x = sample(model, model.schedule.add_noise(z, noise, timesteps[3]), contexts, timesteps[3:], None, options)
+    assert pixel_difference(mine, to_pil(model.decode(x))[0]) <= 1
+
+
+# ---- the exercises ---------------------------------------------------------------------------------------------
+
+
+def test_the_seeded_mistake_without_a_mistake_is_right(model):
+    case = ("a dog", GRADIENT, 0.5, 3)
+    assert pixel_difference(nb.checks._mistaken(model, *case), nb.checks.reference(model, *case)) <= 1
+
+
+def test_each_bug_changes_the_images(model):
+    right = nb.broken.images(model, GRADIENT, None, "a dog")
+    assert pixel_difference(right[0], nb.checks.reference(model, "a dog", GRADIENT, 0.6, 0)) > 1, "other noise"
+    for letter in nb.broken.BUGS:
+        assert pixel_difference(right[0], nb.broken.images(model, GRADIENT, letter, "a dog")[0]) > 1, letter
+    assert {bug.number for bug in nb.broken.BUGS.values()} == {1, 2, 3, 4}
+    assert nb.broken.figure(model, GRADIENT).width > 800
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_inversion_with_and_without_further_rounds_is_right(model, rounds):
+    verdict = nb.checks.inversion(functools.partial(nb.checks.invert, rounds=rounds), model)
+    assert verdict.status == "right" and "away from the image's" in verdict.message
 
 
 # ---- the studio ------------------------------------------------------------------------------------------------
@@ -41,7 +64,9 @@ def test_sampler_yields_between_steps_and_equals_img2img(model):
     assert between == [None] * 2, "newer work may come first after each of three steps"
     assert pixel_difference(first["noisy start"], last["result"]) > 1
     with lab.plug(reparameterize=lambda mean, std, noise: mean):  # the posterior's mean in place of a sample
-        theirs = ldm.img2img(model, "a dog", GRADIENT, strength=0.5, num_inference_steps=6, seed=1)
+        theirs = ldm.img2img(
+            model, "a dog", GRADIENT, strength=0.5, num_inference_steps=6, guidance_scale=4.0, seed=1
+        )
     assert pixel_difference(last["result"], theirs) <= 1
     (only,) = nb.studio.Sampler(model, GRADIENT, 6)("a dog", 0.0, 1)
     assert pixel_difference(only["noisy start"], only["result"]) == 0, "at strength 0 there is no step"
@@ -74,22 +99,20 @@ def test_panel_shows_an_estimate_for_each_value_of_a_drag(model):
     assert box.newest.cancelled == 5 and box.newest.value["strength"] == 0.6
 
 
-# ---- the experiment --------------------------------------------------------------------------------------------
+# ---- figures ---------------------------------------------------------------------------------------------------
 
 
-def test_sweep_strength_and_its_plot(model):
-    scenes = [ldm.scenes.Scene(animal="dog"), ldm.scenes.Scene(animal="cat")]
-    targets = [dataclasses.replace(scene, accessory="hat", place="room") for scene in scenes]
-    strengths = (0.0, 1.0, None)
-    sweep = nb.experiment.sweep_strength(
-        model, Classifier().eval(), scenes, targets, strengths, num_inference_steps=4
-    )
-    assert sweep.distance.shape == sweep.accessory.shape == sweep.place.shape == (3, 2)
-    assert sweep.kept.shape == (3, 2) and set(sweep.kept.flatten().tolist()) <= {0.0, 0.5, 1.0}
-    assert [len(images) for images in sweep.images] == [2] * 3
-    alone = ldm.txt2img(model, "a dog with a hat in a room", seed=0, num_inference_steps=4)
-    assert pixel_difference(sweep.images[2][0], alone) <= 1, "without an input it is text to image"
-    assert len(nb.figures.plot_strength(strengths, sweep).axes) == 2
+def test_figures(model):
+    entry = nb.figures.entry(model.schedule, model.schedule.timesteps(20), 12)
+    texts = [text.get_text() for text in entry.axes[0].texts]
+    assert "t = 551" in texts and "skipped: 8 steps" in texts
+    plot = nb.figures.plot_strength((0.5, 1.0), [0.1, 0.3], {"glasses": [1, 2], "place": [0, 2]})
+    assert len(plot.axes) == 2
+
+
+def test_a_sheet_is_shown_with_its_caption(capsys):
+    nb.figures.show(GRADIENT, "a gradient")
+    assert "a gradient" in capsys.readouterr().out
 
 
 # ---- images of your own ----------------------------------------------------------------------------------------

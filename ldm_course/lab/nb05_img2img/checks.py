@@ -43,12 +43,8 @@ def strength_timesteps(yours: Callable[[list[int], float], list[int]], model: La
         ),
         (
             lambda t, s: t[len(t) - math.ceil(len(t) * s) :],
-            "The number of steps is rounded up. Round it down, as diffusers does.",
-        ),
-        (
-            lambda t, s: t[int(len(t) * (1 - s)) :],
-            "You round down the number of steps that are skipped, so one too many can be left. Round down what is "
-            "kept.",
+            "The number of steps that run is rounded up. Round it down, as diffusers does. To round down the "
+            "steps that are skipped has the opposite effect.",
         ),
         (
             lambda t, s: t[-int(len(t) * s) :],
@@ -416,15 +412,14 @@ def _inverted(
 ) -> Verdict:
     z, context, timesteps = case
     try:
-        start = yours(model, z.clone(), context, list(timesteps))
+        with torch.no_grad():
+            start = yours(model, z.clone(), context, list(timesteps))
     except Exception as error:  # whatever the learner's code raises
         return raised(error)
     if start is None or start is Ellipsis:
         return not_tried()
     if not isinstance(start, Tensor) or start.shape != z.shape:
         return Verdict(WRONG, f"Return a latent of z's shape, {tuple(z.shape)}.")
-    if start.requires_grad:
-        return Verdict(WRONG, "Put @torch.no_grad() above your function, or memory fills with gradients.")
     drawn = model.schedule.add_noise(z, draws(1, tuple(z.shape))[0].to(z), timesteps[0])
     mine, random = off(start), off(drawn)
     found = f"Regenerated from your noise, the latent is {mine:.1%} of its length away from the image's"

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 
+from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from PIL import Image
 
 from ldm_course.lab.shared.plots import BLUE, GREEN, INK, ORANGE, PALE, style
 from ldm_course.schedule import NoiseSchedule
+
+
+def show(image: Image.Image, caption: str) -> None:
+    """As `plots.show`, for sheets of many images, in a smaller file: colour at the resolution that the page shows."""
+    file = io.BytesIO()
+    image.save(file, format="jpeg", quality=80, subsampling=2, optimize=True)
+    bundle = {"image/jpeg": base64.b64encode(file.getvalue()).decode(), "text/plain": caption}
+    display(bundle, raw=True, metadata={"image/jpeg": {"alt": caption, "width": image.width // 2}})
+    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
 @style()
@@ -39,7 +52,7 @@ def entry(schedule: NoiseSchedule, timesteps: Sequence[int], steps_run: int) -> 
         middle = (skipped[0] + skipped[-1]) / 2
         axes.text(middle, 1.06, f"skipped: {len(skipped)} steps", color="#777777", ha="center", fontsize=11)
     axes.text(-52, 0.13, "the clean\nlatent", color=BLUE, ha="left", va="bottom", fontsize=10)
-    axes.annotate(f"t = {run[0]}", (run[0], height), (run[0] + 75, height - 0.12), color=INK, fontsize=11)
+    axes.text(run[0] - 4, height + 0.06, f"t = {run[0]}", color=INK, fontsize=11)
     axes.set(xlim=(1000, -110), ylim=(0, 1.05), xlabel="timestep t", ylabel="weight of the noise")
     return figure
 
