@@ -312,7 +312,7 @@ def clocks(times: Sequence[int], embedding: Tensor) -> Figure:
     """Left, a few waves of some timesteps as hands of clocks; right, the embedding (1000, dim) of every timestep."""
     half = embedding.shape[1] // 2
     picks = [round(i) for i in np.linspace(0, 0.62 * half, 5)]
-    figure = Figure(figsize=(10, 2.8))
+    figure = Figure(figsize=(9.2, 2.6))
     axes = figure.add_axes((0, 0, 0.47, 1))
     axes.set(xlim=(-1.3, 5.2), ylim=(-0.55, 3.35), aspect="equal")
     axes.axis("off")

@@ -33,7 +33,7 @@ def rabbits(model: LatentDiffusion, count: int = 120, seed: int = 0) -> tuple[Te
 
 
 def tiny_unet(model: LatentDiffusion) -> UNet:
-    """A UNet of the model's form, a tenth of its size, with weights that know nothing."""
+    """A small UNet of the model's form, with weights that know nothing."""
     torch.manual_seed(0)
     widths = (24, 48, 64)[: len(model.unet.config.block_out_channels)]
     return UNet(replace(model.unet.config, block_out_channels=widths, norm_num_groups=8)).to(model.device)
