@@ -60,7 +60,14 @@ def add_noise(yours: Mix, model: LatentDiffusion) -> Verdict:
         (mixed(lambda a: (a**2, (1 - a) ** 2)), "Those are squares. The weights are square roots: ** 0.5."),
     ]
     cases = [(*draws(2), t) for t in (0, 300, 900)]
-    return compare(yours, model.schedule.add_noise, cases, mistakes)
+    return _plain_number(compare(yours, model.schedule.add_noise, cases, mistakes))
+
+
+def _plain_number(verdict: Verdict) -> Verdict:
+    """Say more about torch.sqrt of a float."""
+    if "must be Tensor, not float" in verdict.message:
+        return replace(verdict, message="alpha_bar is a plain number, and torch.sqrt wants a tensor: write ** 0.5.")
+    return verdict
 
 
 def clean_guess(yours: Mix, model: LatentDiffusion) -> Verdict:
@@ -111,7 +118,7 @@ def clean_guess(yours: Mix, model: LatentDiffusion) -> Verdict:
         return (x_t - (1 - a) ** 0.5 * eps_hat) / a**0.5
 
     cases = [(*draws(2), t) for t in (50, 300, 700)]
-    return compare(yours, right, cases, mistakes)
+    return _plain_number(compare(yours, right, cases, mistakes))
 
 
 def step_back(yours: Callable[[Tensor, Tensor, int, int], Tensor], model: LatentDiffusion) -> Verdict:
@@ -579,7 +586,7 @@ def diffusion_loss(yours: Loss, model: LatentDiffusion) -> Verdict:
 
 
 def _diffusion_loss(yours: Loss, model: LatentDiffusion) -> Verdict:
-    x0, context = draws(1, (4096, 4, 2, 2))[0] + 3, draws(1, (4096, 3, 5), 4)[0]
+    x0, context = draws(1, (32_768, 4, 2, 2))[0] + 3, draws(1, (32_768, 3, 5), 4)[0]
     asked: list[tuple] = []
     weight = torch.ones((), requires_grad=True)
 
@@ -612,10 +619,11 @@ def _asked_wrongly(asked: list[tuple], x0: Tensor, context: Tensor, model: Laten
         return "The network's first argument is x_t, of the same shape as x0."
     if torch.equal(x_t, x0):
         return "The network is shown the clean latents; show it x_t."
-    if t.max() > 999 or t.max() < 900 or t.min() > 20:
-        return f"Draw t from all timesteps, 0 to 999; yours ran from {int(t.min())} to {int(t.max())}."
-    if t.unique().numel() < 500:
-        return "All latents of a batch share a few timesteps; draw one for each latent."
+    if t.unique().numel() == 1:
+        return "All latents of the batch share one timestep; draw one for each latent."
+    if (int(t.min()), int(t.max())) != (0, 999):
+        hint = f"Draw t from all timesteps, 0 to 999; yours ran from {int(t.min())} to {int(t.max())}."
+        return f"{hint} torch.randint leaves its upper end out."
     eps = _noise_in(x_t, t, x0, model)
     if (eps[:1] - eps[1:]).abs().max() < 1e-2:
         return "All latents of the batch get the same noise: torch.randn_like(x0) draws it for each."

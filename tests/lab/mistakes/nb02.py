@@ -69,6 +69,7 @@ def denoiser(forward: str, init: str = "self.layer = nn.Conv2d(4, 4, 1)") -> str
 MISTAKES: dict[str, list[tuple[str, str]]] = {
     "add-noise": [
         (A + "a * x0 + (1 - a) * eps", "Both square roots are missing"),
+        (A + "torch.sqrt(a) * x0 + torch.sqrt(1 - a) * eps", "plain number"),
         (A + "a**0.5 * x0 + (1 - a) * eps", "noise's weight has a square root"),
         (A + "a * x0 + (1 - a) ** 0.5 * eps", "latent's weight has a square root"),
         (A + "a**0.5 * x0 + (1 - a**0.5) * eps", "over the whole of 1 - alpha_bar"),
@@ -207,7 +208,9 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{T}eps = torch.randn_like(x0[0]); {ASK}{MSE}", "same noise"),
         (f"t = torch.randint(1000, (1,)); {EPS}{ASK}{MSE}", "timestep of its own"),
         (f"t = torch.randint(1000, ()).item(); {EPS}{ASK}{MSE}", "timestep of its own"),
-        (f"t = torch.randint(1000, (1,)).expand(len(x0)); {EPS}{ASK}{MSE}", "all timesteps"),
+        (f"t = torch.randint(1000, (1,)).expand(len(x0)); {EPS}{ASK}{MSE}", "share one timestep"),
+        (f"t = torch.randint(999, (len(x0),)); {EPS}{ASK}{MSE}", "leaves its upper end out"),
+        (f"t = torch.randint(1, 1000, (len(x0),)); {EPS}{ASK}{MSE}", "from 1 to 999"),
         (f"t = torch.randint(100, (len(x0),)); {EPS}{ASK}{MSE}", "all timesteps"),
         (f"{T}{EPS}{ASK}F.mse_loss(unet(x0, t, context), eps)", "clean latents"),
         (f"{T}{EPS}{ASK}F.mse_loss(unet(x_t, t / 1000, context), eps)", "whole numbers"),
