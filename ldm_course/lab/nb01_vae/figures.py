@@ -290,7 +290,7 @@ def vae_diagram(image: Image.Image, rebuilt: Image.Image) -> Figure:
     _box(axes, 3.5, 1.85, 0.95, 0.5, "mean", plots.ORANGE)
     _box(axes, 3.5, 0.9, 0.95, 0.5, "std", plots.ORANGE)
     _box(axes, 4.75, 0.05, 1.55, 0.5, "noise from N(0, 1)")
-    _box(axes, 4.95, 1.3, 1.15, 0.65, "z = mean +\nstd · noise", plots.GREEN)
+    _box(axes, 4.95, 1.3, 1.15, 0.65, "sample z", plots.GREEN)
     _box(axes, 6.75, 1.3, 1.15, 0.65, "decoder", plots.BLUE)
     for begin, end in (
         ((1.3, 1.62), (1.72, 1.62)),
