@@ -385,7 +385,7 @@ def ddim_step(yours: Step, model: LatentDiffusion) -> Verdict:
 
 
 def bugs(yours: Callable[[], dict[str, int]]) -> Verdict:
-    """Which bug made which column of images: a dict from its letter to the bug's number."""
+    """Which bug made which image: a dict from the image's letter to the bug's number."""
 
     def right() -> dict[str, int]:
         return {letter: bug.number for letter, bug in BUGS.items()}
@@ -403,11 +403,11 @@ def bugs(yours: Callable[[], dict[str, int]]) -> Verdict:
             return not_tried()
         missing = [letter for letter in BUGS if letter not in answer]
         if missing:
-            return Verdict(WRONG, f"Column {missing[0]} has no number yet.")
+            return Verdict(WRONG, f"Image {missing[0]} has no number yet.")
         wrong = [letter for letter, bug in BUGS.items() if answer[letter] != bug.number]
         if wrong:
             found = len(BUGS) - len(wrong)
-            return Verdict(WRONG, f"{found} of {len(BUGS)} found. Column {wrong[0]}: {BUGS[wrong[0]].hint}")
+            return Verdict(WRONG, f"{found} of {len(BUGS)} found. Image {wrong[0]}: {BUGS[wrong[0]].hint}")
         return Verdict(RIGHT, "You can read a broken loop from its images.")
 
     return replace(judged(), answer=right)
