@@ -1,4 +1,4 @@
-"""What notebook 06 measures: changes inside and outside of a mask, and a body's colour.
+"""What notebook 06 measures: the change outside of a mask, and a body's colour.
 
 Differences are root mean squares over pixels and channels, in units of 1/255 of the range.
 """
@@ -21,15 +21,7 @@ def change_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> f
     outside = np.asarray(mask.convert("L")) == 0
     if not outside.any():
         raise InputError("The mask covers the whole image; leave a part of it black.")
-    return _rms(difference(one, other)[outside])
-
-
-def change_inside(one: Image.Image, other: Image.Image, mask: Image.Image) -> float:
-    """The difference of two images where the mask is not black. Raises InputError if it is black everywhere."""
-    inside = np.asarray(mask.convert("L")) > 0
-    if not inside.any():
-        raise InputError("The mask is black everywhere; paint a part of it white.")
-    return _rms(difference(one, other)[inside])
+    return float(np.sqrt(np.square(difference(one, other)[outside]).mean()))
 
 
 def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
@@ -54,7 +46,3 @@ def body_colour(image: Image.Image, scene: Scene, mask: Image.Image) -> str:
 def difference(one: Image.Image, other: Image.Image) -> np.ndarray:
     """At each pixel and channel, (h, w, 3)."""
     return np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt((values**2).mean()))
