@@ -49,8 +49,8 @@ def test_each_bug_changes_the_images(model):
     assert nb.broken.figure(model, GRADIENT).width > 800
 
 
-@pytest.mark.parametrize("rounds", [1, 3])
-def test_inversion_with_and_without_further_rounds_is_right(model, rounds):
+@pytest.mark.parametrize("rounds", [3, 5])
+def test_inversion_with_further_rounds_is_right(model, rounds):
     verdict = nb.checks.inversion(functools.partial(nb.checks.invert, rounds=rounds), model)
     assert verdict.status == "right" and "away from the image's" in verdict.message
 

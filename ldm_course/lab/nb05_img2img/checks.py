@@ -369,6 +369,8 @@ def diagnosis(yours: Callable[[str], int]) -> Verdict:
 
 # ---- inversion -------------------------------------------------------------------------------------------------
 
+DOWN = "You walk down the timesteps. Inversion walks up, from the last timestep to the first."
+EARLY = "You stop one level too early: the last step goes to timesteps[0]."
 Invert = Callable[[LatentDiffusion, Tensor, Tensor, list[int]], Tensor]
 
 
@@ -423,27 +425,21 @@ def _inverted(
     drawn = model.schedule.add_noise(z, draws(1, tuple(z.shape))[0].to(z), timesteps[0])
     mine, random = off(start), off(drawn)
     found = f"Regenerated from your noise, the latent is {mine:.1%} of its length away from the image's"
-    if mine < random / 5:
-        return Verdict(RIGHT, f"{found}. From drawn noise it is {random:.0%} away.")
     hints = [
-        (z, "You return the latent as it came. Walk up, from little noise to much."),
+        (
+            z,
+            "You return the latent as it came. Walk up, from little noise to much. If you do, x0_hat needs the "
+            "alpha_bar of the level where x is now, and the mix that of the next one.",
+        ),
         (drawn, "This is drawn noise. Nothing is drawn here: the UNet's own eps leads from the image to its noise."),
-        (
-            invert(model, z, context, timesteps, rounds=1, up=False),
-            "You walk down the timesteps. Inversion walks up, from the last timestep to the first.",
-        ),
-        (
-            invert(model, z, context, timesteps[1:], rounds=1),
-            "You stop one level too early: the last step goes to timesteps[0].",
-        ),
-        (
-            invert(model, z, context, timesteps[1:]),
-            "You stop one level too early: the last step goes to timesteps[0].",
-        ),
+        *((invert(model, z, context, timesteps, rounds=rounds, up=False), DOWN) for rounds in (1, 3)),
+        *((invert(model, z, context, timesteps[1:], rounds=rounds), EARLY) for rounds in (1, 3)),
     ]
     for wrong, hint in hints:
         if torch.allclose(start, wrong.to(start), atol=1e-3):
             return Verdict(WRONG, hint)
+    if mine < max(0.1, random / 100):
+        return Verdict(RIGHT, f"{found}. From drawn noise it is {random:.0%} away.")
     return Verdict(
         WRONG,
         f"{found}, and from drawn noise it is {random:.0%} away. Print t and t_next in each turn. The first goes "
