@@ -44,7 +44,10 @@ ATTRIBUTES = {
 REGIONS = ("upper-half", "lower-half", "left-half", "right-half", "centre")
 PARTS = ("face", "eyes", "body", "legs", "tail", "accessory", "animal", "background")
 DTYPES = ("float32", "float16", "bfloat16")
-OPTIONAL_PACKAGES = ("accelerate", "anywidget", "diffusers", "ipywidgets", "jupyterlab", "matplotlib")
+OPTIONAL_PACKAGES = (
+    "accelerate", "anywidget", "diffusers", "ipywidgets", "jupyterlab", "matplotlib", "onnx", "onnxruntime",
+    "onnxscript",
+)  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -437,6 +440,32 @@ def bench(model: Path | None, **options: Any) -> None:
     from ldm_course.evaluate.bench import bench as measure
 
     measure(model, **options)
+
+
+@cli.command()
+@click.argument("format", type=click.Choice(("onnx",)))
+@_option("--out -o", "FOLDER", "New, empty, or an earlier export, which is replaced.", Path, Path("runs/onnx"))
+@_option("--model", "FOLDER_OR_ID", "In diffusers' format; a hub id is owner/name.", shown="the shipped one")
+@click.option("--attention", is_flag=True, help="Also a UNet that returns where each token acts.")
+@click.option("--int8", is_flag=True, help="Weights of half the size again; the images change.")
+def export(format: str, out: Path, model: str | None, attention: bool, int8: bool) -> None:
+    """Write the networks as ONNX files, for onnxruntime in Python, in a browser or elsewhere.
+
+    UNet, text encoder, and the VAE both ways, with model.json: schedule, tokenizer and checksums. Each file is
+    compared with torch at the end. Needs the "export" extra; docs/export.md shows how the files are used.
+
+    \b
+    Examples:
+      ldm-course export onnx -o web/model
+      ldm-course export onnx -o small --int8
+      ldm-course export onnx -o mine --model runs/mine/model --attention
+    """
+    from ldm_course.io.onnx_export import check_folder, export_onnx
+
+    folder = check_folder(out)
+    export_onnx(ldm.load(model, device="cpu"), folder, attention=attention, int8=int8)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    print(f"wrote {folder}, {size:.1f} MB")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,6 +18,9 @@ from ldm_course.io.weights import STEMS
 from ldm_course.model import LatentDiffusion, check_model
 from ldm_course.unet import UNet
 from ldm_course.vae import AutoencoderKL
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 
 def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -122,10 +125,7 @@ def _write_tokenizer(model: LatentDiffusion, folder: Path) -> None:
         settings["added_tokens_decoder"] = {str(number): token for number, token in added.items()}
     write_json(folder / "special_tokens_map.json", special)
     write_json(folder / "tokenizer_config.json", {**settings, **length, **special})
-    if hasattr(tokenizer, "backend_tokenizer"):
-        tokenizer.backend_tokenizer.model.save(str(folder))
-    else:  # transformers 4
-        tokenizer.save_vocabulary(str(folder))
+    write_vocabulary(tokenizer, folder)
     if model.known_words is not None:
         words = "".join(f"{word}\n" for word in sorted(model.known_words))
         (folder / "known_words.txt").write_text(words, encoding="utf-8")
@@ -137,3 +137,11 @@ def _write_tokenizer(model: LatentDiffusion, folder: Path) -> None:
             "Nothing was saved, because the tokenizer would split texts in another way after loading; only CLIP's "
             "vocabulary, merges, special and added tokens can be saved."
         )
+
+
+def write_vocabulary(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """vocab.json and merges.txt."""
+    if hasattr(tokenizer, "backend_tokenizer"):
+        tokenizer.backend_tokenizer.model.save(str(folder))
+    else:  # transformers 4
+        tokenizer.save_vocabulary(str(folder))
