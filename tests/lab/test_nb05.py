@@ -110,11 +110,6 @@ def test_figures(model):
     assert len(plot.axes) == 2
 
 
-def test_a_sheet_is_shown_with_its_caption(capsys):
-    nb.figures.show(GRADIENT, "a gradient")
-    assert "a gradient" in capsys.readouterr().out
-
-
 # ---- images of your own ----------------------------------------------------------------------------------------
 
 

@@ -300,21 +300,3 @@ def batch_errors(sizes: Sequence[int], errors: Mapping[str, Sequence[float]]) ->
     axes.minorticks_off()
     axes.legend()
     return figure
-
-
-@style()
-def strips(differences: Mapping[str, float], chance: float) -> Figure:
-    """A dot for each layer, in two rows: norm2, and all the others. Grey is where 95% of random orders lie."""
-    figure = Figure(figsize=(7.2, 1.7), layout="constrained")
-    axes = figure.subplots()
-    rng = np.random.default_rng(0)
-    axes.axvspan(-chance, chance, color="#e5e5e5", linewidth=0, zorder=0)
-    for name, value in differences.items():
-        row = 0 if name.endswith("norm2") else 1
-        axes.plot(value, row + rng.uniform(-0.16, 0.16), "o", color=(ORANGE, BLUE)[row], markersize=6, alpha=0.8)
-    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    axes.set_yticks([0, 1], ["norm2 of a residual block", "all other norms"])
-    axes.set(ylim=(1.5, -0.5), xlabel="inside minus across groups, in standard deviations of random orders")
-    axes.tick_params(axis="y", length=0)
-    axes.spines.left.set_visible(False)
-    return figure

@@ -10,11 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course.lab.shared import plots
+from ldm_course.lab.shared.prepared import GUIDANCE, SEED, STEPS
 from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import Noise, State
 from ldm_course.sampling import denoise, draw_noise
-
-SEED, STEPS, GUIDANCE = 12, 20, 4.0
 
 
 @dataclass(frozen=True)

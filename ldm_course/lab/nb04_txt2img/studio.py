@@ -13,12 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_course.lab.shared import live, plots
-from ldm_course.lab.shared.prepared import PromptCache
+from ldm_course.lab.shared.prepared import GUIDANCE, SEED, STEPS, PromptCache
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import SAMPLERS
 from ldm_course.sampling import denoise, draw_noise
 
-SEED, STEPS, GUIDANCE = 12, 20, 4.0  # at the start, with DDIM: the image at the top of the notebook
 PREVIEW_EVERY = 3  # steps between two previews of the result
 SUGGESTIONS = (
     "a dog with glasses",

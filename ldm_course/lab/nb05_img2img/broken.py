@@ -9,11 +9,12 @@ from PIL import Image
 
 from ldm_course.images import to_tensor
 from ldm_course.lab.shared import plots
+from ldm_course.lab.shared.prepared import GUIDANCE, STEPS
 from ldm_course.model import LatentDiffusion
 from ldm_course.sampling import denoise, draw_noise
 
 SEEDS = (12, 2)
-STEPS, LEFT, GUIDANCE = 20, 12, 4.0  # LEFT of STEPS are run: strength 0.6
+LEFT = 12  # of 20 steps are run: strength 0.6
 
 
 @dataclass(frozen=True)

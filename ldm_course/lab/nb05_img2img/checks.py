@@ -18,12 +18,11 @@ from torch import Tensor
 from ldm_course import pipelines
 from ldm_course.images import to_pil, to_tensor
 from ldm_course.lab.nb05_img2img.broken import BUGS
+from ldm_course.lab.shared.prepared import GUIDANCE, STEPS
 from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, not_tried, plugged, raised
 from ldm_course.model import LatentDiffusion
 from ldm_course.sampling import denoise, draw_noise
 from ldm_course.scenes import Scene
-
-STEPS, GUIDANCE = 20, 4.0
 
 
 def strength_timesteps(yours: Callable[[list[int], float], list[int]], model: LatentDiffusion) -> Verdict:

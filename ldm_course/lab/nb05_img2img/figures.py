@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
-from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from PIL import Image
 
 from ldm_course.lab.shared.plots import BLUE, GREEN, INK, ORANGE, PALE, style
 from ldm_course.schedule import NoiseSchedule
-
-
-def show(image: Image.Image, caption: str) -> None:
-    """As `plots.show`, for sheets of many images, in a smaller file: colour at the resolution that the page shows."""
-    file = io.BytesIO()
-    image.save(file, format="jpeg", quality=80, subsampling=2, optimize=True)
-    bundle = {"image/jpeg": base64.b64encode(file.getvalue()).decode(), "text/plain": caption}
-    display(bundle, raw=True, metadata={"image/jpeg": {"alt": caption, "width": image.width // 2}})
-    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
 
 
 @style()

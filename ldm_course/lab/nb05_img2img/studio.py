@@ -16,12 +16,10 @@ from ldm_course.errors import InputError
 from ldm_course.images import load_image, to_rgb
 from ldm_course.lab.shared import live, plots
 from ldm_course.lab.shared.painter import MaskPainter
-from ldm_course.lab.shared.prepared import EncodedImage
+from ldm_course.lab.shared.prepared import GUIDANCE, STEPS, EncodedImage
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import strength_timesteps
 from ldm_course.sampling import denoise, draw_noise
-
-STEPS, GUIDANCE = 20, 4.0  # of DDIM at strength 1, as everywhere in the notebook
 
 
 class Sampler(EncodedImage):

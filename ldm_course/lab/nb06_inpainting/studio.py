@@ -12,12 +12,10 @@ from PIL import Image
 from ldm_course.images import latent_mask, to_tensor
 from ldm_course.lab.shared import live, plots
 from ldm_course.lab.shared.painter import MaskPainter
-from ldm_course.lab.shared.prepared import EncodedImage
+from ldm_course.lab.shared.prepared import GUIDANCE, STEPS, EncodedImage
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import known_region_hook
 from ldm_course.sampling import denoise, draw_noise
-
-STEPS, GUIDANCE = 20, 4.0  # of DDIM, as in the rest of the notebook
 
 
 class Sampler(EncodedImage):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm_course.errors import check_choice
 from ldm_course.images import latent_mask, to_pil, to_tensor
 from ldm_course.lab.shared.plots import AMBER, BLUE, INK, ORANGE, latent_image, style
+from ldm_course.lab.shared.prepared import GUIDANCE, SEED, STEPS
 from ldm_course.masks import region_mask
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import known_region_hook, strength_timesteps
@@ -20,7 +21,7 @@ from ldm_course.scenes import Scene
 TASKS = ("txt2img", "img2img", "inpaint")
 PARTS = ("text encoder", "encoder", "decoder", "unet", "guidance", "step", "noise", "add noise", "known region")
 PROMPTS = {"txt2img": "a dog with glasses", "img2img": "a dog with glasses", "inpaint": "a brown dog running"}
-STEPS, GUIDANCE, STRENGTH, SEED = 20, 4.0, 0.6, 12
+STRENGTH = 0.6
 TINTS = {INK: "#ffffff", BLUE: "#dcebf5", ORANGE: "#fdf1ea"}
 THUMB = 0.95  # side of a small image; a unit is an inch
 ROW, RETURN, BELOW = 1.95, 0.72, -0.3  # heights: of the loop, of its way back, of what the given image takes
