@@ -10,13 +10,14 @@ import { MaskTools } from "./mask";
 import type { Job, TaskName } from "./messages";
 import { pythonCall } from "./python";
 import { Scrubber } from "./scrubber";
+import { firstSettings, fromLink, LARGEST_SEED, TASKS, toLink } from "./settings";
 import { type Source, SourcePanel } from "./source";
 import { Tokens } from "./tokens";
 import { Tour } from "./tour";
 
 const SIDE = 128;
 const TYPING = 350; // ms without a key until the image follows the text
-const TASKS: TaskName[] = ["txt2img", "img2img", "inpaint"];
+const REST = 500; // ms for which a slider is held still until all steps are done
 const SCHEDULERS = { ddim: "DDIM", ddpm: "DDPM", euler: "Euler", "dpm++": "DPM-Solver++" };
 const SUGGESTIONS = [
   "a dog with glasses",
@@ -27,21 +28,7 @@ const SUGGESTIONS = [
   "a blue elephant on the beach",
 ];
 
-interface Settings {
-  prompt: string;
-  seed: number;
-  steps: number;
-  guidance: number;
-  scheduler: Scheduler;
-  strength: number;
-}
-
-const settings: Record<TaskName, Settings> = {
-  txt2img: { prompt: "a dog with glasses", seed: 12, steps: 20, guidance: 4, scheduler: "ddim", strength: 1 },
-  img2img: { prompt: "a dog with glasses", seed: 3, steps: 10, guidance: 4, scheduler: "dpm++", strength: 0.7 },
-  inpaint: { prompt: "a brown dog running", seed: 0, steps: 20, guidance: 4, scheduler: "ddim", strength: 1 },
-};
-
+const settings = firstSettings();
 const machine = byId("machine", HTMLDivElement);
 const frame = byId("frame", HTMLDivElement);
 const image = byId("image", HTMLCanvasElement);
@@ -60,6 +47,7 @@ let shown: Run | null = null; // the run on the page
 let at = 0; // the step of it in view
 let follow = true; // the view goes on with the loop
 let drawn = 0; // images so far
+let asks = 0; // runs that were asked for; from the second on the address says what is on the page
 let maskFor: Source | null = null; // the source that the mask was offered for
 
 const scrubber = new Scrubber((index) => {
@@ -93,7 +81,7 @@ const client = new Client(new URLSearchParams(location.search).has("small") ? "m
     machine.dataset.state = "running";
     if (run.job.drag) return; // shown when it is done
     const { image: from } = run.job;
-    if (from && from.toString() !== shown?.job.image?.toString()) pen(image).putImageData(imageData(from, SIDE), 0, 0);
+    if (from && from !== shown?.job.image) pen(image).putImageData(imageData(from, SIDE), 0, 0);
     shown = run;
     at = 0;
     follow = true;
@@ -225,6 +213,7 @@ function generate(drag = false): void {
   const sources = { scene: source.current?.code ?? null, mask: mask.code };
   byId("python", HTMLElement).textContent = pythonCall(job, sources);
   client.generate(job);
+  if (asks++ > 0 && !drag) history.replaceState(null, "", toLink(task, settings[task]));
 }
 
 function promptChanged(): void {
@@ -297,6 +286,7 @@ function output(name: keyof typeof sliders): void {
 
 function listen(): void {
   let typing = 0;
+  let resting = 0;
   const ask = (): void => {
     window.clearTimeout(typing);
     settings[task].prompt = prompt.value;
@@ -323,7 +313,7 @@ function listen(): void {
 
   const seedChanged = (): void => {
     const number = Math.round(Number(seed.value));
-    if (!(number >= 0 && number < 2 ** 31)) return;
+    if (!(number >= 0 && number <= LARGEST_SEED)) return;
     settings[task].seed = number;
     generate();
   };
@@ -334,6 +324,8 @@ function listen(): void {
   });
   for (const name of ["steps", "guidance", "strength"] as const) {
     const slide = (drag: boolean): void => {
+      window.clearTimeout(resting);
+      if (drag) resting = window.setTimeout(generate, REST);
       settings[task][name] = Number(sliders[name].value);
       output(name);
       generate(drag);
@@ -376,8 +368,11 @@ function listen(): void {
   });
 }
 
-showSettings();
-showNoise();
 listen();
-generate();
+const linked = fromLink(location.hash, settings);
+showNoise();
+if (linked === task) {
+  showSettings();
+  generate();
+} else choose(linked);
 if ("serviceWorker" in navigator && import.meta.env.PROD) void navigator.serviceWorker.register("./sw.js");

@@ -9,8 +9,8 @@ import { Downloads } from "./weights";
 
 const EVERY = 150; // ms between two decoded images while the loop runs, ...
 const REST = 3; // ... and so many times as long as one takes, so that the loop does not wait for them
-const DRAG = 280; // ms that an image may take while a control is dragged ...
-const FEWEST = { txt2img: 8, img2img: 4, inpaint: 4 }; // ... but so many steps at least
+const DRAG = 270; // ms that an image may take while a control is dragged ...
+const FEWEST = { txt2img: 8, img2img: 3, inpaint: 4 }; // ... but so many steps at least
 
 let model: Model | null = null;
 let pending: Job | null = null; // the newest run, not begun yet
