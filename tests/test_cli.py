@@ -20,6 +20,7 @@ from PIL import Image
 import ldm_course as ldm
 from ldm_course import cli, masks
 from ldm_course.evaluate import bench, evaluate
+from ldm_course.io import onnx_export
 from ldm_course.pipelines import SAMPLERS
 from ldm_course.schedule import SPACINGS
 from ldm_course.train import stages
@@ -116,12 +117,13 @@ assert not {{"torch", "transformers", "matplotlib"}} & set(sys.modules)
         (["train", "vae"], [stages.train_stage]),
         (["evaluate"], [evaluate.evaluate]),
         (["bench"], [bench.bench]),
+        (["export", "onnx"], [onnx_export.export_onnx]),
     ],
 )
 def test_options_are_the_functions_own_with_their_defaults(arguments, functions):
     ours = COMMANDS[arguments[0]].make_context(*arguments[:1], arguments[1:]).params
     in_python_only = {"generator", "latents", "progress"}
-    other_names = {"model", "source", "mask_image", "model_folder", "run_folder"}
+    other_names = {"model", "source", "mask_image", "model_folder", "run_folder", "folder"}
     for function in functions:
         theirs = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
         assert theirs.keys() - ours.keys() <= in_python_only | other_names
@@ -287,6 +289,25 @@ def test_everything_is_passed_on(run, monkeypatch, function, words, options, res
     monkeypatch.setattr(module, function.__name__, lambda *a, **k: calls.append(signature.bind(*a, **k).arguments))
     assert run(*words, *flags(**options)) == (0, "", "")
     assert calls == [options | rest]
+
+
+@pytest.mark.parametrize("flags, options", [([], (False, False)), (["--attention", "--int8"], (True, True))])
+def test_export(run, tiny, monkeypatch, tmp_path, flags, options):
+    calls = []
+
+    def export(model, folder, attention, int8):
+        folder.mkdir()
+        (folder / "unet.onnx").write_bytes(bytes(140_000))
+        calls.append((model, folder, (attention, int8)))
+
+    monkeypatch.setattr(ldm, "load", lambda *args, **rest: calls.append((*args, rest)) or tiny)
+    monkeypatch.setattr(onnx_export, "export_onnx", export)
+    assert run("export", "onnx", "-o", "new", "--model", "here", *flags) == (
+        0,
+        f"wrote {tmp_path / 'new'}, 0.1 MB\n",
+        "",
+    )
+    assert calls == [("here", {"device": "cpu"}), (tiny, tmp_path / "new", options)]
 
 
 def test_lab(run, monkeypatch, tmp_path):

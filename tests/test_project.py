@@ -68,7 +68,7 @@ def test_version():
 @pytest.mark.parametrize("path", ["constraints.txt", "tests/versions/colab.txt", "tests/versions/lowest.txt"])
 def test_pins_are_inside_the_ranges(path):
     pinned = pins(path)
-    for need in requirements("lab", "train", "test", "browser"):
+    for need in requirements("lab", "train", "export", "test", "browser"):
         version = pinned.get(canonicalize_name(need.name))
         assert version is not None or path != "constraints.txt", f"{path} lacks {need.name}"
         assert version is None or need.specifier.contains(version), f"{path}: {version} is outside {need}"

@@ -1,7 +1,8 @@
-"""`ldm-course bench`: our images and diffusers', from the same weights and noise, with the same threads, by turns.
+"""`ldm-course bench`: our images, diffusers' and onnxruntime's, from the same weights and noise, by turns.
 
 The contestants generate one after the other in every round, in one process, so that a slow moment of the machine hits
-them all; what counts is the ratio of their medians. Their images are compared, too.
+them all; what counts is the ratio of their medians. Their images are compared, too. onnxruntime runs the UNet of our
+own loop, exported by `io.onnx_export`; text encoder and VAE are ours there.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ldm_course import pipelines
@@ -33,7 +37,8 @@ PROMPT = "a dog with glasses"
 STRENGTH = 0.6
 CASES = (("txt2img", 1), ("img2img", 1), ("inpaint", 1), ("txt2img", 16))  # task, number of images
 THEIRS, OURS, FAST = "diffusers, float32", "ours, float32", "ours, bfloat16, compiled"
-COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00"}
+ONNX, ONNX_INT8 = "onnxruntime, float32", "onnxruntime, int8 weights"
+COLOURS = {THEIRS: "#999999", OURS: "#0072b2", FAST: "#d55e00", ONNX: "#009e73", ONNX_INT8: "#cc79a7"}
 
 Contestants = dict[str, Callable[[], list[Image.Image]]]
 
@@ -87,6 +92,13 @@ def bench(
     }
     models[OURS].schedule.timesteps(num_inference_steps)  # raises if it has not so many
     out.mkdir(parents=True, exist_ok=True)
+    start_up: dict[str, float] = {}
+    if all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))):
+        for who, int8 in ((ONNX, False), (ONNX_INT8, True)):
+            models[who], start_up[who] = onnx_model(models[OURS], int8)
+            print(f"{who}: its session starts in {start_up[who]:.2f} s")
+    else:
+        print('onnxruntime is left out; for its rows run: pip install "ldm-course[export]"')
     rows: list[Row] = []
     for task, b in tqdm(CASES, desc="comparing"):
         rows += compare(task, b, contestants(models, folder, task, b, num_inference_steps), rounds)
@@ -97,7 +109,8 @@ def bench(
     for row in rows:
         label = f"{row.task} of {row.images}, {row.who}"
         print(f"{label:43} {row.seconds:8.3f} {row.ratio:6.2f} {row.warm_up:5.1f}s {row.largest:10d} {row.mean:8.2f}")
-    (out / "bench.json").write_text(json.dumps(settings | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    results = settings | {"start_up": start_up, "rows": [asdict(row) for row in rows]}
+    (out / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
     plot(rows).savefig(out / "bench.png", dpi=144)
     return rows
 
@@ -119,6 +132,24 @@ def compare(task: str, b: int, contestants: Contestants, rounds: int) -> list[Ro
         off = int(apart.max()), float(apart.mean())
         rows.append(Row(task, b, who, median, median / medians[first], warm_up, *off))
     return rows
+
+
+def onnx_model(model: LatentDiffusion, int8: bool) -> tuple[LatentDiffusion, float]:
+    """The model with its UNet run by onnxruntime, in torch's number of threads; and the seconds of its start."""
+    from ldm_course.io.onnx_export import session, unet_network, write_network
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "unet.onnx"
+        write_network(unet_network(model), file, int8)
+        start = time.perf_counter()
+        opened = session(file, torch.get_num_threads())
+        seconds = time.perf_counter() - start
+
+    def unet(x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        inputs = {"sample": x_t, "timestep": t.float(), "encoder_hidden_states": context}
+        return torch.from_numpy(opened.run(None, {name: value.numpy() for name, value in inputs.items()})[0])
+
+    return replace(model, unet=unet), seconds  # type: ignore[arg-type]  # any callable will do
 
 
 def contestants(models: dict[str, LatentDiffusion], folder: Path, task: str, b: int, steps: int) -> Contestants:
@@ -148,10 +179,12 @@ def plot(rows: list[Row]) -> Figure:
     tasks = list(dict.fromkeys((row.task, row.images) for row in rows))
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    for i, (who, colour) in enumerate(COLOURS.items()):
-        ratios = [row.ratio for row in rows if row.who == who]
-        bars = axes.bar([x + 0.26 * (i - 1) for x in range(len(tasks))], ratios, 0.24, color=colour, label=who)
-        axes.bar_label(bars, fmt="%.2f", fontsize=9)
+    everyone = list(dict.fromkeys(row.who for row in rows))
+    width = 0.8 / len(everyone)
+    for i, who in enumerate(everyone):
+        ratios, shift = [row.ratio for row in rows if row.who == who], width * (i - (len(everyone) - 1) / 2)
+        bars = axes.bar([x + shift for x in range(len(tasks))], ratios, 0.92 * width, color=COLOURS[who], label=who)
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(tasks)), [f"{task}, {n} image{'s' if n > 1 else ''}" for task, n in tasks])
     axes.set(ylabel="time, as a share of diffusers'")
     axes.spines[["top", "right"]].set_visible(False)

@@ -89,7 +89,9 @@ def export_onnx(
             errors[file.name] = relative_error(network, file)
             print(f"{file.name:20} {file.stat().st_size / 1e6:7.2f} MB   relative error {errors[file.name]:.1e}")
             if not errors[file.name] < LIMITS[int8]:
-                raise InputError(f"{file.name} computes something else than torch does; nothing was written.")
+                raise InputError(
+                    f"The file {file.name} computes something else than torch does; nothing was written."
+                )
         described = _description(model) | {"files": _checksums(new), "relative_errors": errors}
         text = json.dumps(described, ensure_ascii=False, allow_nan=False)
         (new / "model.json").write_text(text + "\n", encoding="utf-8")
@@ -111,7 +113,7 @@ def check_folder(folder: str | Path) -> Path:
     folder = Path(os.path.realpath(os.path.expanduser(folder)))
     files = {*(f"{name}.onnx" for name in NAMES), "model.json"}
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= files):
-        raise InputError(f"{folder} exists and is not an export; choose a new or an empty folder.")
+        raise InputError(f"The folder {folder} exists and is not an export; choose a new or an empty folder.")
     return folder
 
 

@@ -248,15 +248,27 @@ def test_bugs_are_not_hidden(folder, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    "package, arguments", [("accelerate", ["train", "vae"]), ("matplotlib", ["evaluate"]), ("jupyterlab", ["lab"])]
+    "package, arguments",
+    [
+        ("accelerate", ["train", "vae"]),
+        ("matplotlib", ["evaluate"]),
+        ("jupyterlab", ["lab"]),
+        ("onnxruntime", ["export", "onnx"]),
+        ("onnxscript", ["export", "onnx"]),
+    ],
 )
 def test_a_missing_package_is_named(folder, monkeypatch, package, arguments):
     for name in list(sys.modules):
-        if name.startswith(("ldm_course.train", "ldm_course.evaluate", package)):
+        if name.startswith(("ldm_course.train", "ldm_course.evaluate", "ldm_course.io.onnx_export", package)):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     (folder / "a.ipynb").touch()
     refused(f"pip install {package}", *arguments, code=1)
+
+
+def test_an_export_replaces_only_an_export(folder):
+    refused("is not an export", "export", "onnx", "-o", folder)
+    refused("is not an export", "export", "onnx", "-o", folder / "photo.png")
 
 
 @pytest.mark.parametrize(
