@@ -68,7 +68,6 @@ def test_it_opens_with_title_and_badge_and_installs_once_on_colab(name):
     assert not [cell.id for cell in cells(name, "code")[1:] if "pip install" in cell.source]
 
 
-
 def test_images_have_alternative_texts(name):
     for output in outputs(name):
         for kind in set(output.get("data", {})) & IMAGES:

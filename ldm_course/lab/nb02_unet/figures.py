@@ -142,10 +142,10 @@ def transformer_block() -> Figure:
 def attention(q: Tensor, k: Tensor, v: Tensor, shares: Tensor, result: Tensor, rows: Sequence[str],
               columns: Sequence[str]) -> Figure:  # fmt: skip
     """Attention as matrices: queries (n, d) times keys (m, d), softmax along each row, times values (m, e)."""
-    panels = [("q", q, rows, ()), ("k, turned", k.T, (), columns), ("shares", shares, rows, columns),
+    panels = [("q", q, rows, ()), ("k transposed", k.T, (), columns), ("shares", shares, rows, columns),
               ("v", v, columns, ()), ("result", result, rows, ())]  # fmt: skip
     cell, most = 0.5, max(values.abs().max().item() for _, values, *_ in panels)
-    signs, gaps = ("·", "softmax →", "·", "="), (0.4, 1.65, 0.95, 0.95)
+    signs, gaps = ("·", "/ √2, softmax →", "·", "="), (0.4, 2.05, 0.95, 0.95)
     figure, axes = _page(1.5 + cell * sum(values.shape[1] for _, values, *_ in panels) + sum(gaps), 2.4)
     x = 0.75
     for (name, values, left, below), sign, gap in zip(panels, (*signs, ""), (*gaps, 0)):
@@ -165,7 +165,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, shares: Tensor, result: Tensor, r
             _note(axes, x + (column + 0.5) * cell, top - n * cell - 0.14, label, "#555555", 8.5)
         _note(axes, x + m * cell / 2, top + 0.18, name, size=10.5)
         x += m * cell
-        _note(axes, x + (0.2 if gap < 1 else 0.6), 1.15, sign, size=12)
+        _note(axes, x + (0.2 if gap < 1 else 0.85), 1.15, sign, size=12)
         x += gap
     return figure
 

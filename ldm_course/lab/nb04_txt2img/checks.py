@@ -14,7 +14,6 @@ from ldm_course import sampling
 from ldm_course.lab.nb04_txt2img.broken import BUGS
 from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, not_tried, plugged, raised
 from ldm_course.model import LatentDiffusion
-from ldm_course.samplers import Noise, State
 from ldm_course.schedule import NoiseSchedule
 
 Step = Callable[[Tensor, Tensor, float, float], Tensor]
@@ -297,91 +296,6 @@ def _start(model: LatentDiffusion) -> tuple[Tensor, Tensor, Tensor]:
     (x_T,) = draws(1, shape)
     context, empty = model.embed(["a dog with glasses"] * 2 + [""] * 2).chunk(2)
     return x_T, context, empty
-
-
-def ddim_step(yours: Step, model: LatentDiffusion) -> Verdict:
-    """DDIM as one weighted sum of x_t and eps, first by itself, then in the pipeline."""
-
-    def right(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_prev: float) -> Tensor:
-        x0_hat = (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
-        return sqrt(alpha_bar_prev) * x0_hat + sqrt(1 - alpha_bar_prev) * eps
-
-    def a(now: float, prev: float) -> float:
-        return sqrt(prev / now)
-
-    def b(now: float, prev: float) -> float:
-        return sqrt(1 - prev) - a(now, prev) * sqrt(1 - now)
-
-    mistakes: list[tuple[Callable, str]] = [
-        (
-            lambda x, e, now, prev: a(now, prev) * x - b(now, prev) * e,
-            "a is right, and b has the wrong sign: eps leaves through x0_hat and comes back with less.",
-        ),
-        (
-            lambda x, e, now, prev: a(now, prev) * x,
-            "a is right, and b is missing: eps changes its weight, too.",
-        ),
-        (
-            lambda x, e, now, prev: a(prev, now) * x + b(now, prev) * e,
-            "b is right, and a is upside down: x_t is divided by sqrt(alpha_bar_t), then multiplied by "
-            "sqrt(alpha_bar_prev).",
-        ),
-        (
-            lambda x, e, now, prev: a(prev, now) * x + (sqrt(1 - prev) - a(prev, now) * sqrt(1 - now)) * e,
-            "a is upside down: x_t is divided by sqrt(alpha_bar_t), then multiplied by sqrt(alpha_bar_prev).",
-        ),
-        (
-            lambda x, e, now, prev: a(now, prev) * x + (sqrt(1 - prev) - sqrt(1 - now)) * e,
-            "a is right. In b, the noise that leaves is scaled by a as well, because x0_hat is.",
-        ),
-        (
-            lambda x, e, now, prev: a(now, prev) * x + sqrt(1 - prev) * e,
-            "b only counts the noise that comes back. x_t still holds the old noise: take it out.",
-        ),
-        (
-            lambda x, e, now, prev: x - e,
-            "This subtracts all of eps. x_t holds only sqrt(1 - alpha_bar_t) times eps, and a part of it stays.",
-        ),
-        (
-            lambda x, e, now, prev: (x - sqrt(1 - now) * e) / sqrt(now),
-            "This returns x0_hat, the estimate of the end. Add noise again, for the level alpha_bar_prev.",
-        ),
-        (
-            lambda x, e, now, prev: a(now, prev) * (x - sqrt(1 - now) * e),
-            "No noise is added again: the term sqrt(1 - alpha_bar_prev) * eps is missing in b.",
-        ),
-        (
-            lambda x, e, now, prev: a(now, prev) * (x - sqrt(1 - now) * e) + sqrt(1 - now) * e,
-            "This adds the noise of the old level, sqrt(1 - alpha_bar_t). Use the new level, alpha_bar_prev.",
-        ),
-        (
-            lambda x, e, now, prev: prev / now * (x - (1 - now) * e) + (1 - prev) * e,
-            "The square roots are missing: alpha_bar is a share of the variance, and the weights are its roots.",
-        ),
-        (
-            lambda x, e, now, prev: prev / now * x + (sqrt(1 - prev) - prev / now * sqrt(1 - now)) * e,
-            "The square root is missing in a.",
-        ),
-        (
-            lambda x, e, now, prev: right(x, e, prev, now),
-            "alpha_bar_t and alpha_bar_prev are swapped, so this step adds noise.",
-        ),
-        (
-            lambda x, e, now, prev: sqrt(prev) * x + b(now, prev) * e,
-            "a misses the division by sqrt(alpha_bar_t), which is part of x0_hat.",
-        ),
-        (
-            lambda x, e, now, prev: sqrt(prev) * x + sqrt(1 - prev) * e,
-            "x_t stands where x0_hat belongs. Put the first line's x0_hat into the second.",
-        ),
-    ]
-    x_t, eps = draws(2)
-    cases = [(x_t, eps, *levels) for levels in ((0.05, 0.1), (0.5, 0.6), (0.9, 1.0))]
-
-    def step(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
-        return yours(now.x_t, now.eps, now.alpha_bar, alpha_bar)
-
-    return compare(yours, right, cases, mistakes).then(lambda: plugged(model, ddim=step))
 
 
 def bugs(yours: Callable[[], dict[str, int]]) -> Verdict:

@@ -28,8 +28,8 @@ class Bug:
 BUGS = {
     "A": Bug(3, "the images are clean, and the dogs are new. Which steps change the large things?"),
     "B": Bug(1, "the scene is there, but dark and blurred. Its latent is too large for the UNet and the decoder."),
-    "C": Bug(4, "three seeds, and it is one image. What does a seed decide?"),
-    "D": Bug(2, "dirt is left in sky and sand. The loop removed less noise than the start had."),
+    "C": Bug(4, "both seeds give one image. What does a seed decide?"),
+    "D": Bug(2, "stains are left in the sky and on the ears. The loop removed less noise than the start had."),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,60 +86,6 @@ def strength_timesteps(yours: Callable[[list[int], float], list[int]], model: La
     return compare(yours, pipelines.strength_timesteps, cases, mistakes).then(
         lambda: plugged(model, generate, strength_timesteps=yours)
     )
-
-
-def steps_to_ask_for(yours: Callable[[int, float], int]) -> Verdict:
-    """The smallest number of steps to ask for, so that `steps_run` steps are run at this strength."""
-
-    def right(steps_run: int, strength: float) -> int:
-        return next(n for n in itertools.count(steps_run) if int(n * strength) >= steps_run)
-
-    mistakes: list[tuple[Callable[[int, float], float], str]] = [
-        (
-            lambda run, s: run,
-            "If you ask for `steps_run` steps at a strength below 1, only a share of them is run. Ask for more.",
-        ),
-        (
-            lambda run, s: int(run * s),
-            "This is the number of steps that are run if you ask for `steps_run`. Return the number to ask for.",
-        ),
-        (
-            lambda run, s: run * s,
-            "This is the number of steps that are run if you ask for `steps_run`. Return the number to ask for.",
-        ),
-        (
-            lambda run, s: int(run / s),
-            "This rounds down. For 10 steps at strength 0.3 it gives 33, and then only int(9.9) = 9 are run.",
-        ),
-        (
-            lambda run, s: round(run / s),
-            "This rounds to the nearest whole number. For 10 steps at strength 0.3 it gives 33, and then only "
-            "int(9.9) = 9 are run.",
-        ),
-        (
-            lambda run, s: run / s,
-            "The number of steps must be whole. Round it so that at least `steps_run` steps are run.",
-        ),
-        (
-            lambda run, s: int(run / s) + 1,
-            "Where steps_run / strength is a whole number, this asks for one step too many.",
-        ),
-        (
-            lambda run, s: run + int(run * (1 - s)),
-            "This adds the steps that would be lost of `steps_run`. But of the steps that you add, a share is lost "
-            "as well. Divide instead.",
-        ),
-        (
-            lambda run, s: math.ceil(run * (2 - s)),
-            "This adds the steps that would be lost of `steps_run`. But of the steps that you add, a share is lost "
-            "as well. Divide instead.",
-        ),
-        (
-            lambda run, s: math.ceil(run / (1 - s)) if s < 1 else run,
-            "1 - strength is the share that is skipped. The share that is run is strength.",
-        ),
-    ]
-    return compare(yours, right, [(20, 0.5), (30, 0.6), (10, 0.3), (7, 1.0), (8, 0.75), (5, 0.9)], mistakes)
 
 
 def noisy_start(yours: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:

@@ -116,7 +116,7 @@ def png(figure: Figure | Image.Image) -> bytes:
 def jpeg(image: Image.Image) -> bytes:
     """The image as a JPEG file: small for what the decoder returns."""
     file = io.BytesIO()
-    image.convert("RGB").save(file, format="jpeg", quality=82, optimize=True)
+    image.convert("RGB").save(file, format="jpeg", quality=80, optimize=True)
     return file.getvalue()
 
 

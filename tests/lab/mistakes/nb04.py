@@ -4,8 +4,6 @@ An answer is the body of the function, or the whole of a function or class.
 """
 
 # fmt: off
-RATIO = "a = (alpha_bar_prev / alpha_bar_t) ** 0.5; "
-X0 = "x0_hat = (x_t - (1 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5; "
 LEAVES, RETURNS = "(1 - alpha_bar_t) ** 0.5", "(1 - alpha_bar_prev) ** 0.5"
 
 
@@ -112,26 +110,6 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (loop(end="    return x_t"), "runs only once"),
         (loop(uncond="x_t, empty, t"), "raised"),
         (loop(cond="x_t, max(t_prev, 0), context", uncond="x_t, max(t_prev, 0), empty"), "told t_prev"),
-    ],
-    "ddim": [
-        (RATIO + f"b = a * {LEAVES} - {RETURNS}; return a * x_t + b * eps", "b has the wrong sign"),
-        (RATIO + "return a * x_t", "b is missing"),
-        (f"a = (alpha_bar_t / alpha_bar_prev) ** 0.5; b = {RETURNS} - a * {LEAVES}; return a * x_t + b * eps",
-         "a is upside down"),
-        (RATIO + f"b = {RETURNS} - a * {LEAVES}; return x_t / a + b * eps", "b is right, and a is upside down"),
-        (RATIO + f"return a * x_t + ({RETURNS} - {LEAVES}) * eps", "scaled by a as well"),
-        (RATIO + f"return a * x_t + {RETURNS} * eps", "only counts the noise that comes back"),
-        ("return x_t - eps", "subtracts all of eps"),
-        (X0 + "return x0_hat", "returns x0_hat"),
-        (RATIO + f"return a * (x_t - {LEAVES} * eps)", "No noise is added again"),
-        (RATIO + f"b = {LEAVES}; return a * x_t + (b - a * b) * eps", "noise of the old level"),
-        ("a = alpha_bar_prev / alpha_bar_t; b = (1 - alpha_bar_prev) - a * (1 - alpha_bar_t); "
-         "return a * x_t + b * eps", "square roots"),
-        (f"a = alpha_bar_prev / alpha_bar_t; return a * x_t + ({RETURNS} - a * {LEAVES}) * eps", "missing in a"),
-        (f"x0_hat = (x_t - {RETURNS} * eps) / alpha_bar_prev**0.5; return alpha_bar_t**0.5 * x0_hat + {LEAVES} * eps",
-         "swapped"),
-        (RATIO + f"b = {RETURNS} - a * {LEAVES}; return alpha_bar_prev**0.5 * x_t + b * eps", "misses the division"),
-        (f"return alpha_bar_prev**0.5 * x_t + {RETURNS} * eps", "x_t stands where x0_hat belongs"),
     ],
     "interval": [
         (interval(inside="not low < t <= high"), "swapped"),

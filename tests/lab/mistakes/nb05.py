@@ -57,18 +57,6 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("return int(len(timesteps) * strength)", "Return the timesteps themselves"),
         ("return timesteps[len(timesteps) * (1 - strength) :]", "slice indices must be integers"),
     ],
-    "count": [
-        ("return steps_run", "only a share of them is run"),
-        ("return int(steps_run * strength)", "Return the number to ask for"),
-        ("return steps_run * strength", "Return the number to ask for"),
-        ("return steps_run / strength", "must be whole"),
-        ("return int(steps_run / strength)", "rounds down"),
-        ("return round(steps_run / strength)", "rounds to the nearest"),
-        ("return int(steps_run / strength) + 1", "one step too many"),
-        ("return steps_run + int(steps_run * (1 - strength))", "Divide instead"),
-        ("return math.ceil(steps_run * (2 - strength))", "Divide instead"),
-        ("return math.ceil(steps_run / (1 - strength)) if strength < 1 else steps_run", "the share that is skipped"),
-    ],
     "start": [
         ("return z + noise", "full weight at every level"),
         ("return z + (1 - alpha_bar) ** 0.5 * noise", "z has full weight"),
