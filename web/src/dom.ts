@@ -44,11 +44,9 @@ export async function pixelsOf(source: Blob | string, side: number): Promise<Uin
   return context.getImageData(0, 0, side, side).data;
 }
 
-/** Pixels as a file to save, in the form of an address. */
-export function pngOf(pixels: Uint8ClampedArray, side: number): string {
-  const canvas = make("canvas", { width: String(side), height: String(side) });
-  pen(canvas).putImageData(imageData(pixels, side), 0, 0);
-  return canvas.toDataURL("image/png");
+/** Save a canvas as a PNG file. */
+export function save(canvas: HTMLCanvasElement, name: string): void {
+  make("a", { href: canvas.toDataURL("image/png"), download: name }).click();
 }
 
 export function imageData(pixels: Uint8ClampedArray, side: number): ImageData {

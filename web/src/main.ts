@@ -4,7 +4,7 @@ import { Client, type Run } from "./client";
 import { Generator } from "./core/random";
 import type { Scheduler } from "./core/samplers";
 import { Tokenizer } from "./core/tokenizer";
-import { byId, button, imageData, pen } from "./dom";
+import { byId, button, imageData, pen, save } from "./dom";
 import { drawLatent } from "./drawing";
 import { MaskTools } from "./mask";
 import type { Job, TaskName } from "./messages";
@@ -352,9 +352,7 @@ function listen(): void {
     });
   }
 
-  byId("save", HTMLAnchorElement).addEventListener("click", (event) => {
-    (event.currentTarget as HTMLAnchorElement).href = image.toDataURL("image/png");
-  });
+  byId("save", HTMLButtonElement).addEventListener("click", () => save(image, "generated.png"));
   byId("continue", HTMLButtonElement).addEventListener("click", () => {
     const result = shown?.pixels[shown.timesteps.length];
     if (result) source.take(result, "the image that you made");

@@ -1,6 +1,6 @@
 // The mask of in-painting: painted on the image itself, or one of the parts that are known.
 
-import { byId, button, make, pen } from "./dom";
+import { byId, button, make, pen, save } from "./dom";
 import { Painter } from "./painter";
 
 const TINT = "rgb(230, 97, 1)"; // orange over the part to be made anew
@@ -33,14 +33,13 @@ export class MaskTools {
     });
     const place = byId("mask-painter", HTMLDivElement);
     place.replaceChildren(this.painter.canvas);
-    const save = make("a", { class: "button quiet", download: "mask.png" }, "Save the mask");
-    save.addEventListener("click", () => (save.href = this.file()));
+    const saver = button("Save the mask", { class: "quiet" }, () => this.save());
     this.composite.addEventListener("change", changed);
     const composite = make("label", { class: "check" }, this.composite, " Keep the original pixels outside the mask");
     byId("mask-tools", HTMLDivElement).replaceChildren(
       this.painter.bar,
       this.parts,
-      make("div", { class: "row between wrap" }, composite, save),
+      make("div", { class: "row between wrap" }, composite, saver),
     );
   }
 
@@ -130,14 +129,14 @@ export class MaskTools {
     on.stroke();
   }
 
-  /** The mask as Python wants it: white where to repaint, black elsewhere. */
-  private file(): string {
+  /** Save the mask as Python wants it: white where to repaint, black elsewhere. */
+  private save(): void {
     const { side } = this;
     const canvas = make("canvas", { width: String(side), height: String(side) });
     const on = pen(canvas);
     on.fillStyle = "black";
     on.fillRect(0, 0, side, side);
     on.drawImage(this.painter.layer, 0, 0);
-    return canvas.toDataURL("image/png");
+    save(canvas, "mask.png");
   }
 }

@@ -1,6 +1,6 @@
 // The image that image-to-image and in-painting start from: a scene, a file, or a drawing.
 
-import { byId, button, make, pen, pixelsOf, pngOf } from "./dom";
+import { byId, button, imageData, make, pen, pixelsOf, save } from "./dom";
 import { Painter } from "./painter";
 
 export interface Scene {
@@ -47,8 +47,11 @@ export class SourcePanel {
       if (file) void this.file(file);
     });
     this.drawButton.addEventListener("click", () => this.draw());
-    byId("save-source", HTMLAnchorElement).addEventListener("click", (event) => {
-      if (this.current) (event.currentTarget as HTMLAnchorElement).href = pngOf(this.current.pixels, side);
+    byId("save-source", HTMLButtonElement).addEventListener("click", () => {
+      if (!this.current) return;
+      const canvas = make("canvas", { width: String(side), height: String(side) });
+      pen(canvas).putImageData(imageData(this.current.pixels, side), 0, 0);
+      save(canvas, "image.png");
     });
   }
 
