@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from ldm_course.scenes import Scene
 
-SCENES = (
+SCENES: tuple[dict[str, Any], ...] = (
     {"animal": "dog", "colour": "brown", "action": "sitting", "place": "beach"},
     {"animal": "cat", "colour": "white", "action": "sitting", "place": "room"},
     {"animal": "bear", "colour": "orange", "action": "running", "place": "forest"},

@@ -10,6 +10,7 @@ import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -73,7 +74,7 @@ def loops(model: ldm.LatentDiffusion) -> list[dict]:
             self.finished = z
             return torch.zeros(len(z), 3, 128, 128)
 
-    fake = Model(
+    fake: Any = Model(
         unet=fake_unet,
         vae=SimpleNamespace(downscale=8, config=SimpleNamespace(latent_channels=4)),
         schedule=model.schedule,
@@ -88,7 +89,12 @@ def loops(model: ldm.LatentDiffusion) -> list[dict]:
     mask.paste(127, (0, 0, 64, 64))
     cases = []
     for scheduler, guidance, steps in itertools.product(pipelines.SAMPLERS, (1.0, 4.0), (1, 7)):
-        options = {"seed": 12, "scheduler": scheduler, "guidance_scale": guidance, "num_inference_steps": steps}
+        options: dict[str, Any] = {
+            "seed": 12,
+            "scheduler": scheduler,
+            "guidance_scale": guidance,
+            "num_inference_steps": steps,
+        }
         ldm.txt2img(fake, "a dog", **options)
         cases.append(dict(task="txt2img", strength=1, **options, z=fake.finished.flatten().tolist()))
         for strength in (0.0, 0.5, 1.0) if steps == 7 else (1.0,):
