@@ -24,6 +24,8 @@ help:
 	@echo 'make test-browser        every notebook and widget in JupyterLab in a browser; needs chromium'
 	@echo 'make test-versions       the tests and notebooks with old packages, Colab'"'"'s and the newest'
 	@echo 'make test-wheel          build wheel and sdist, and generate an image with the wheel alone'
+	@echo 'make site                build the web site in build/site: live page, notebooks, docs; needs Node'
+	@echo 'make test-site           build the site, and test the live page in a browser; needs Node and chromium'
 	@echo 'make format              format code and notebooks, and repair what lint can repair'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
@@ -57,6 +59,23 @@ test: lint
 # New random cases each time; those that failed are stored in .hypothesis and tried again first.
 test-long: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long KILLS=20 $(PY) -m pytest tests/robustness
+
+# The live page, the notebooks and the docs. Nothing of it is committed: it follows from the weights and the notebooks.
+site: $(VENV)/.test web/node_modules/.package-lock.json
+	$(VENV)/bin/ldm-course export onnx --attention -o build/onnx
+	$(VENV)/bin/ldm-course export onnx --attention --int8 -o build/onnx-small
+	PYTHON=$(abspath $(PY)) npm --prefix web run build
+	rm -rf build/site
+	$(PY) -m sphinx -q -W -c docs -b html . build/site
+	cp -r web/dist build/site/live
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	npm --prefix web ci --no-fund --no-audit
+
+# Some of the tests:  make test-site TESTS="-k offline"
+test-site: $(VENV)/.browser site
+	PYTHON=$(abspath $(PY)) npm --prefix web test
+	$(PY) -m pytest --confcutdir=tests/site tests/site $(TESTS)
 
 # Some of the tests:  make test-browser TESTS="-k 05"
 test-browser: $(VENV)/.browser
@@ -118,4 +137,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image lint check test test-long test-browser test-versions test-wheel format clean distclean
+.PHONY: help lab image lint check test test-long site test-site test-browser test-versions test-wheel format clean distclean

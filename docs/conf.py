@@ -16,6 +16,7 @@ version = release = about["version"]
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.githubpages",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "notebook_figures",
@@ -39,6 +40,7 @@ repository = about["urls"]["Repository"]
 html_theme = "sphinx_book_theme"
 html_title = "ldm_course"
 html_static_path = ["_static"]
+html_extra_path = ["_root"]  # the front door leads to the live page
 html_css_files = ["site.css"]
 html_theme_options = {
     "repository_url": repository,
