@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -73,3 +74,10 @@ def test_every_link_inside_the_site_leads_somewhere(site):
             if not there and not (target.is_file() and target.suffix != ".html"):
                 broken.append((path.name, link))
     assert not broken
+
+
+def test_the_tour_of_the_live_page_leads_to_headings(site):
+    stops = re.findall(r'notebook: "(.+)",\n +anchor: "(.+)"', (ROOT / "web/src/tour.ts").read_text(encoding="utf-8"))
+    assert len(stops) == 8
+    pages = {path.stem: page for path, page in site.items()}
+    assert not [(notebook, anchor) for notebook, anchor in stops if anchor not in pages[notebook].anchors]
