@@ -14,8 +14,7 @@ EXTRA = {
 
 @pytest.fixture(scope="module")
 def page(open_page):
-    cells = ["drag", "own-drawing", "own"]
-    notebook = excerpt("05", names=["PROMPT", "scene"], cells=cells, extra=EXTRA)
+    notebook = excerpt("05", names=["PROMPT", "scene"], cells=["drag", "own"], extra=EXTRA)
     page = open_page("strength", notebook)
     page.run_all()
     assert not page.problems()
