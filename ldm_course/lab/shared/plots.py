@@ -26,7 +26,6 @@ from torch import Tensor
 from ldm_course.images import to_pil
 from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import State
-from ldm_course.schedule import NoiseSchedule
 
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 INK, PALE = "#222222", "#bbbbbb"
@@ -204,12 +203,6 @@ def enlarged(x: Tensor, times: int = 8) -> Image.Image:
     return small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
 
 
-def error_image(x: Tensor, y: Tensor, brightest: float = 0.5) -> Image.Image:
-    """The distance of two images (1, 3, h, w) in [-1, 1] at each pixel: black is 0, white is `brightest` or more."""
-    distance = (x - y).detach().float().cpu().square().mean(dim=1).sqrt()[0] / brightest
-    return Image.fromarray((distance.clamp(0, 1) * 255).round().byte().numpy())
-
-
 # ---- the loop --------------------------------------------------------------------------------------------------
 
 
@@ -254,24 +247,6 @@ def sheet(frames: Sequence[Frame], columns: int = 7) -> Image.Image:
 
 
 @style()
-def noise_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Figure:
-    """Signal and noise over all timesteps, with dots at those that are visited."""
-    figure = Figure(figsize=(7, 2.8))
-    axes = figure.subplots()
-    T = len(schedule.alpha_bars)
-    for share, name, colour, style, above in (
-        (schedule.alpha_bars, "signal: sqrt(alpha_bar)", BLUE, "-", 0.05),
-        (1 - schedule.alpha_bars, "noise: sqrt(1 - alpha_bar)", ORANGE, "--", -0.13),
-    ):
-        weight = share.sqrt()
-        axes.plot(weight, style, color=colour)
-        axes.plot(timesteps, weight[list(timesteps)], "o", color=colour, markersize=3)
-        axes.text(0.62 * T, float(weight[int(0.62 * T)]) + above, name, color=colour)
-    axes.set(xlabel="timestep t", ylabel="weight in x_t", ylim=(0, 1.05), xlim=(-10, T + 10))
-    return figure
-
-
-@style()
 def losses(curves: dict[str, Sequence[float]], steps: int, label: str = "loss") -> Figure:
     """Training curves over the steps done so far, of `steps` in all: each step pale, and a running mean."""
     figure = Figure(figsize=(7, 2.8))
@@ -284,21 +259,4 @@ def losses(curves: dict[str, Sequence[float]], steps: int, label: str = "loss") 
     axes.set(xlabel="training step", ylabel=label, xlim=(0, steps), ylim=(0, None))
     if len(curves) > 1:
         axes.legend()
-    return figure
-
-
-def similarities(matrix: Tensor, labels: Sequence[str]) -> Figure:
-    """A square matrix of similarities as an image, with its numbers."""
-    values = matrix.detach().float().cpu().numpy()
-    figure = Figure(figsize=(0.62 * len(labels) + 2.6, 0.62 * len(labels)))
-    axes = figure.subplots()
-    low = float(values.min())
-    axes.imshow(values, cmap="cividis", vmin=low, vmax=1.0)
-    for (i, j), value in np.ndenumerate(values):
-        dark = value < (low + 1.0) / 2
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     return figure
