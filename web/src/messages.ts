@@ -1,8 +1,8 @@
 // What the page and its worker say to each other. Each run has an id; a newer run ends the older one between steps.
 
-import type { Scheduler } from "./core/samplers";
 import type { ScheduleFile } from "./core/schedule";
 import type { TokenizerFile } from "./core/tokenizer";
+import type { Settings } from "./settings";
 
 /** model.json, as `ldm-course export onnx` and prepare.mjs write it. */
 export interface ModelFile {
@@ -19,15 +19,9 @@ export interface ModelFile {
 
 export type TaskName = "txt2img" | "img2img" | "inpaint";
 
-export interface Job {
+export interface Job extends Settings {
   id: number;
   task: TaskName;
-  prompt: string;
-  seed: number;
-  steps: number;
-  guidance: number;
-  scheduler: Scheduler;
-  strength: number;
   composite: boolean;
   image: Uint8ClampedArray | null; // RGBA, native_size x native_size
   mask: Uint8ClampedArray | null; // one byte a pixel, 255 where to repaint

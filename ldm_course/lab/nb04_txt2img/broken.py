@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -11,18 +10,10 @@ from torch import Tensor
 
 from ldm_course.lab.shared import plots
 from ldm_course.lab.shared.prepared import GUIDANCE, SEED, STEPS
+from ldm_course.lab.shared.verdict import Bug
 from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import Noise, State
 from ldm_course.sampling import denoise, draw_noise
-
-
-@dataclass(frozen=True)
-class Bug:
-    """number: of the bug in the notebook's list. hint: what in the image gives it away."""
-
-    number: int
-    hint: str
-
 
 BUGS = {
     "A": Bug(5, "the scene is all there, dog and glasses too. So the loop is right, and what comes after it is not."),

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from PIL import Image
 
 from ldm_course.images import to_tensor
 from ldm_course.lab.shared import plots
 from ldm_course.lab.shared.prepared import GUIDANCE, STEPS
+from ldm_course.lab.shared.verdict import Bug
 from ldm_course.model import LatentDiffusion
 from ldm_course.sampling import denoise, draw_noise
 
 SEEDS = (12, 2)
 LEFT = 12  # of 20 steps are run: strength 0.6
-
-
-@dataclass(frozen=True)
-class Bug:
-    """number: of the bug in the notebook's list. hint: what in the column gives it away."""
-
-    number: int
-    hint: str
 
 
 BUGS = {

@@ -51,6 +51,14 @@ class Verdict:
             plots.show(figure, "By the package; with your part; and where the two differ (black: nowhere).")
 
 
+@dataclass(frozen=True)
+class Bug:
+    """A bug to be named from its images. number: in the notebook's list; hint: what in the images gives it away."""
+
+    number: int
+    hint: str
+
+
 def _difference_image(one: Image.Image, other: Image.Image) -> Image.Image:
     """Where two images differ: black where they do not, and four times as bright as the difference elsewhere."""
     return ImageChops.difference(one, other).point(lambda value: min(255, 4 * value))
