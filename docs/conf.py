@@ -23,7 +23,7 @@ extensions = [
     "repository_links",
 ]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb", "ldm_course/pretrained/README.md"]
+include_patterns = ["docs/*.md", "notebooks/**.ipynb", "ldm_course/pretrained/README.md"]
 
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 nb_merge_streams = True

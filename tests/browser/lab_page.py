@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, FileChooser, Locator, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}  # "01" -> its path
+# "01" or "flow" -> its path
+NOTEBOOKS = {path.stem.partition("_")[0]: path for path in sorted((ROOT / "notebooks").glob("**/*.ipynb"))}
 
 TIMEOUT = float(os.environ.get("BROWSER_TIMEOUT", 120))  # s for any one thing; Run All may take five times as long
 STILL = TIMEOUT / 80  # s without change after which a picture counts as finished

@@ -48,7 +48,7 @@ def site(tmp_path_factory) -> dict[Path, Page]:
 
 
 def test_the_figures_keep_their_alternative_texts(site):
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted((ROOT / "notebooks").glob("**/*.ipynb")):
         outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
         about = [each for output in outputs for each in output.get("metadata", {}).values()]
         expected = [each["alt"] for each in about if "alt" in each]

@@ -25,7 +25,7 @@ from ldm_course.lab.shared.verdict import Verdict
 from ldm_course.model import LatentDiffusion
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("**/*.ipynb"))}
 GRADIENT = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
 EXERCISE = ("exercise-", "build-")  # what the names of their cells begin with; a build is an open one
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
@@ -38,7 +38,7 @@ def cells(name: str, kind: str | None = None) -> list[Any]:
 
 def own_package(name: str) -> ModuleType:
     """The package of helpers that the notebook imports as nb."""
-    (own,) = re.findall(r"^from ldm_course\.lab import (nb\d\d_\w+) as nb$", cells(name, "code")[0].source, re.M)
+    (own,) = re.findall(r"^from ldm_course\.lab import (\w+) as nb$", cells(name, "code")[0].source, re.M)
     return import_module(f"ldm_course.lab.{own}")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
-from lab_helpers import NOTEBOOKS, cells, exercises, head, judge
+from lab_helpers import NOTEBOOKS, cells, exercises, head, judge, own_package
 
 EXERCISES = [(name, title) for name in NOTEBOOKS for title in exercises(name)]
-MISTAKES = {name: import_module(f"mistakes.nb{name[:2]}").MISTAKES for name in NOTEBOOKS}
+MISTAKES = {
+    name: import_module(f"mistakes.{own_package(name).__name__.rpartition('.')[2]}").MISTAKES for name in NOTEBOOKS
+}
 OPEN = {(name, cell.id[6:]) for name in NOTEBOOKS for cell in cells(name) if cell.id.startswith("build-")}
 
 
