@@ -35,9 +35,12 @@ def exercise(check: Callable[..., Verdict], *args: Any) -> Callable[[Any], Any]:
     return go_on_with
 
 
-def progress() -> None:
+def summary() -> None:
     """Print every exercise that this notebook has checked so far, and whether it is right."""
     for name, verdict in VERDICTS.items():
         print(f"{MARKS[verdict.status]:18} {name}")
     count = [sum(verdict.status == status for verdict in VERDICTS.values()) for status in (RIGHT, WRONG, NOT_TRIED)]
     print("{} right, {} not yet right, {} not tried".format(*count))
+
+
+progress = summary  # its name before

@@ -54,9 +54,9 @@ def test_a_further_check_runs_only_after_a_right_one():
     assert wrong.then(lambda: pytest.fail("must not run")) is wrong
 
 
-def test_progress_lists_what_was_checked(shown, capsys):
+def test_the_summary_lists_what_was_checked(shown, capsys):
     exercises.exercise(check)(lambda x: 2 * x)
-    exercises.progress()
+    exercises.summary()
     assert capsys.readouterr().out == "✓ Right.           <lambda>\n1 right, 0 not yet right, 0 not tried\n"
 
 
