@@ -1,4 +1,6 @@
-"""Four ways to take one step from noise towards a latent: DDPM, DDIM, Euler, DPM-Solver++ 2M. Notebook 03.
+"""Ways to take one step from noise towards a latent: DDPM, DDIM, Euler, DPM-Solver++ 2M. Notebook 03.
+
+And `flow_euler`, the step of Stable Diffusion 3 and Flux. Notebook beyond/flow.
 
 A step is a pure function step(now, alpha_bar, before, noise) that returns the latent at the next noise level.
 
@@ -66,6 +68,18 @@ def euler(now: State, alpha_bar: float, before: State | None, noise: Noise) -> T
     return sqrt(alpha_bar) * (y + (sigma - sigma_now) * now.eps)
 
 
+def flow_euler(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
+    """Euler's method for dx = (eps - x_0) ds on the straight path x_s = (1 - s) x_0 + s eps: DDIM seen from x_s.
+
+    Liu et al. 2023, section 2.1; Esser et al. 2024, eq. 13. It takes and returns the variance-preserving x_t, which
+    is x_s of the same signal-to-noise ratio times sqrt(alpha_bar) + sqrt(1 - alpha_bar).
+    """
+    size_now, size = (sqrt(a) + sqrt(1 - a) for a in (now.alpha_bar, alpha_bar))
+    s_now, s = sqrt(1 - now.alpha_bar) / size_now, sqrt(1 - alpha_bar) / size
+    x_s = now.x_t / size_now
+    return size * (x_s + (s - s_now) * (now.eps - now.x0_hat))
+
+
 def dpmpp_2m(now: State, alpha_bar: float, before: State | None, noise: Noise) -> Tensor:
     """DPM-Solver++ 2M: DDIM with x_0 extrapolated from this estimate and the last one (Lu et al. 2022, alg. 2).
 
@@ -85,9 +99,9 @@ def log_snr(alpha_bar: float) -> float:
 
 
 def final_alpha_bar(schedule: NoiseSchedule, step: Step) -> float:
-    """The level that the last step goes to. DDPM, Euler and DPM-Solver++ end without noise.
+    """The level that the last step goes to. DDPM, both of Euler's and DPM-Solver++ end without noise.
 
     DDIM, and a step of your own, end at schedule.alpha_bar(-1): without noise if `set_alpha_to_one` is True. Stable
     Diffusion says False, and 0.029 of the predicted noise stays.
     """
-    return 1.0 if step in (ddpm, euler, dpmpp_2m) else schedule.alpha_bar(-1)
+    return 1.0 if step in (ddpm, euler, flow_euler, dpmpp_2m) else schedule.alpha_bar(-1)

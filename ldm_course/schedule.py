@@ -18,6 +18,7 @@ from torch import Tensor
 from ldm_course.errors import InputError, check_choice
 
 SPACINGS = ("leading", "trailing", "linspace")
+PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class NoiseSchedule:
         beta_start, beta_end: the share of noise that one training step mixes in, at t = 0 and at t = T - 1.
         beta_schedule: in between, "linear" in beta, or "scaled_linear", that is linear in sqrt(beta).
         prediction_type: the network predicts eps ("epsilon"), or v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t)
-            x_0 ("v_prediction"; Salimans and Ho 2022, appendix D).
+            x_0 ("v_prediction"; Salimans and Ho 2022, appendix D), or the velocity u = eps - x_0 of the straight path
+            ("flow_prediction"; Liu et al. 2023, eq. 1, whose time runs from noise to data). It always sees x_t.
         timestep_spacing, steps_offset: see `timesteps`.
         set_alpha_to_one: after the last step alpha_bar is 1, no noise is left; otherwise it is alpha_bar_0, as
             trained. Stable Diffusion says False, and only DDIM obeys: see `samplers.final_alpha_bar`.
@@ -55,7 +57,7 @@ class NoiseSchedule:
         if not 0 <= self.steps_offset < T:
             raise InputError(f"steps_offset is {self.steps_offset}; it must be a timestep, from 0 to {T - 1}.")
         check_choice("beta_schedule", self.beta_schedule, ("linear", "scaled_linear"))
-        check_choice("prediction_type", self.prediction_type, ("epsilon", "v_prediction"))
+        check_choice("prediction_type", self.prediction_type, PREDICTIONS)
         check_choice("timestep_spacing", self.timestep_spacing, SPACINGS)
 
     @cached_property
@@ -65,6 +67,28 @@ class NoiseSchedule:
         start, end = self.beta_start ** (1 / power), self.beta_end ** (1 / power)
         betas = torch.linspace(start, end, self.num_train_timesteps, dtype=torch.float64, device="cpu") ** power
         return torch.cumprod(1 - betas, dim=0)
+
+    @cached_property
+    def flow_times(self) -> Tensor:
+        """The time s of each timestep on the straight path x_s = (1 - s) x_0 + s eps, (T,), float64, on the CPU.
+
+        x_t and x_s have one signal-to-noise ratio, and so differ only in size: x_t = (sqrt(alpha_bar_t) +
+        sqrt(1 - alpha_bar_t)) x_s. The times grow from almost 0, and end where the schedule does: Stable Diffusion's
+        at 0.936. Do not write to it.
+        """
+        signal, sigma = self.alpha_bars.sqrt(), (1 - self.alpha_bars).sqrt()
+        return sigma / (signal + sigma)
+
+    def timesteps_at(self, s: Tensor) -> Tensor:
+        """The timesteps whose `flow_times` are nearest to s, which is of any shape, in [0, 1]; int64, on the CPU.
+
+        Beyond the schedule's ends it is the timestep at that end. Raises InputError for an s outside [0, 1].
+        """
+        s = s.to("cpu", torch.float64)
+        if not bool(((s >= 0) & (s <= 1)).all()):
+            raise InputError("The times of a flow run from 0, no noise, to 1, nothing but noise.")
+        between = (self.flow_times[1:] + self.flow_times[:-1]) / 2
+        return torch.searchsorted(between, s.contiguous())
 
     def alpha_bar(self, t: int) -> float:
         """alpha_bar_t for t in 0 ... T - 1; for t = -1 the level after DDIM's last step. InputError for others."""
@@ -120,6 +144,8 @@ class NoiseSchedule:
         signal, sigma = math.sqrt(self.alpha_bar(t)), math.sqrt(1 - self.alpha_bar(t))
         if self.prediction_type == "epsilon":
             return (x_t - sigma * prediction) / signal, prediction  # Ho et al. 2020, eq. 15
+        if self.prediction_type == "flow_prediction":  # x_t = signal x_0 + sigma eps and u = eps - x_0, solved
+            return (x_t - sigma * prediction) / (signal + sigma), (x_t + signal * prediction) / (signal + sigma)
         return signal * x_t - sigma * prediction, signal * prediction + sigma * x_t  # without dividing by signal
 
     def check_timesteps(self, t: int | Tensor) -> None:

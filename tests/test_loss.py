@@ -9,7 +9,7 @@ import torch
 from helpers import default_dtype, noise, relative_error
 
 from ldm_course.loss import diffusion_loss, drop_captions
-from ldm_course.schedule import NoiseSchedule
+from ldm_course.schedule import PREDICTIONS, NoiseSchedule
 
 B, GAMMA = 6, 5.0
 
@@ -30,13 +30,17 @@ def batch():
 
 
 @pytest.mark.parametrize("min_snr_gamma", [None, GAMMA])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_formula_by_hand(batch, prediction, min_snr_gamma):
-    """Image by image in plain numbers: Ho et al. 2020, eq. 14, and Hang et al. 2023, eq. 9."""
+    """Image by image in plain numbers: Ho et al. 2020, eq. 14, Hang et al. 2023, eq. 9, Lipman et al. 2023, eq. 9."""
     x0, context = batch
     schedule = NoiseSchedule(prediction_type=prediction)
     generator = seeded()
-    timesteps = torch.randint(1000, (B,), generator=generator)
+    if prediction == "flow_prediction":
+        s = 0.936 * torch.rand(B, dtype=torch.float64, generator=generator)
+        timesteps = (schedule.flow_times - s[:, None]).abs().argmin(dim=1)
+    else:
+        timesteps = torch.randint(1000, (B,), generator=generator)
     eps = torch.randn(x0.shape, generator=generator)
     expected = 0.0
     for i, t in enumerate(timesteps.tolist()):
@@ -46,12 +50,45 @@ def test_the_formula_by_hand(batch, prediction, min_snr_gamma):
         predicted = unet(x_t[None], torch.tensor([t]), context[i : i + 1])[0]
         if prediction == "epsilon":
             target, weight = eps[i], min(snr, GAMMA) / snr
+        elif prediction == "flow_prediction":
+            target, weight = eps[i] - x0[i], min(snr, GAMMA) / (math.sqrt(snr) + 1) ** 2
         else:
             target, weight = signal * eps[i] - sigma * x0[i], min(snr, GAMMA) / (snr + 1)
         error = ((predicted - target) ** 2).mean().item()
         expected += (1.0 if min_snr_gamma is None else weight) * error / B
     loss = diffusion_loss(unet, schedule, x0, context, min_snr_gamma=min_snr_gamma, generator=seeded())
     assert loss.shape == () and loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_min_snr_weighs_the_error_of_x0_alike(prediction):
+    """The weighted loss is min(SNR, gamma) |x0_hat - x0|^2, whatever the network predicts."""
+    schedule, x0 = NoiseSchedule(prediction_type=prediction), noise(1, 4, 5, 3).double()
+    seen = []
+
+    def network(x_t, t, context):
+        seen[:] = [(x_t, int(t))]
+        return torch.sin(x_t)
+
+    for seed in range(8):
+        loss = diffusion_loss(network, schedule, x0, x0, min_snr_gamma=GAMMA, generator=seeded(seed))
+        x_t, t = seen[0]
+        x0_hat, _ = schedule.x0_and_eps(torch.sin(x_t), x_t, t)
+        snr = schedule.alpha_bar(t) / (1 - schedule.alpha_bar(t))
+        assert loss.item() == pytest.approx(min(snr, GAMMA) * (x0_hat - x0).square().mean().item(), rel=1e-3)
+
+
+def test_the_timesteps_of_a_flow_are_even_in_its_time():
+    """A tenth of 20,000 in each tenth of the straight path, as far as the schedule goes."""
+    drawn, schedule = [], NoiseSchedule(prediction_type="flow_prediction")
+
+    def network(x_t, t, context):
+        drawn.append(t)
+        return x_t
+
+    diffusion_loss(network, schedule, torch.zeros(20_000, 1, 1, 1), torch.zeros(0), generator=seeded())
+    share = torch.histc(schedule.flow_times[drawn[0]], 10, 0, schedule.flow_times[-1].item()) / 20_000
+    assert (share - 0.1).abs().max() < 0.012
 
 
 def test_only_gradients_and_the_generator_leave_a_trace(batch):

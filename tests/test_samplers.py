@@ -9,14 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from helpers import noise, relative_error
 from torch import Tensor
 
 from ldm_course.pipelines import SAMPLERS
-from ldm_course.samplers import State, Step, ddim, ddpm, dpmpp_2m, euler, final_alpha_bar
+from ldm_course.samplers import State, Step, ddim, ddpm, dpmpp_2m, euler, final_alpha_bar, flow_euler
 from ldm_course.sampling import denoise
-from ldm_course.schedule import NoiseSchedule
+from ldm_course.schedule import PREDICTIONS, NoiseSchedule
 
 PER_STEP, FULL_RUN = 1e-5, 5e-5
 SHAPE = (2, 4, 5, 3)
@@ -26,7 +32,8 @@ BETAS = {
     "linear": {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012},
 }
 CASES = [(betas, prediction) for betas in BETAS for prediction in ("epsilon", "v_prediction")]
-each_sampler = pytest.mark.parametrize("step", SAMPLERS.values(), ids=SAMPLERS)
+EACH = SAMPLERS | {"flow": flow_euler}
+each_sampler = pytest.mark.parametrize("step", EACH.values(), ids=EACH)
 
 
 def both(cls, spacing: str, betas: str, prediction: str, set_alpha_to_one: bool = True, **theirs):
@@ -187,6 +194,49 @@ def test_single_steps(spacing, n, betas, prediction, set_alpha_to_one):
         assert relative_error(euler(now, alpha_bar, None, no_noise), reference) <= PER_STEP
 
 
+# Flows
+
+
+@pytest.mark.parametrize("n, shift", [(1, 1.0), (5, 1.0), (20, 3.0), (50, 1.0)])
+def test_flow_euler_is_diffusers_flow_matching(n, shift):
+    """On diffusers' own times, in its coordinates x_s = (1 - s) x_0 + s eps, with a network that predicts u."""
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(sigmas=np.linspace(0.98, 0.98 / n, n))
+    ours = x_s = noise(*SHAPE)
+    for time, s, s_next in zip(theirs.timesteps, theirs.sigmas.tolist(), theirs.sigmas[1:].tolist()):
+        u = network(ours, time)
+        x0_hat, eps = ours - s * u, ours + (1 - s) * u
+        now = State(0, sum_of_weights(alpha_bar_at(s)) * ours, eps, x0_hat, alpha_bar_at(s))
+        ours = flow_euler(now, alpha_bar_at(s_next), None, no_noise) / sum_of_weights(alpha_bar_at(s_next))
+        x_s = theirs.step(network(x_s, time), time, x_s).prev_sample
+        assert relative_error(ours, x_s) <= FULL_RUN
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("spacing, n", RUNS)
+def test_a_run_of_flow_euler_through_the_loop_is_diffusers(spacing, n, prediction):
+    """On our timesteps, whatever the network predicts; diffusers' scheduler gets the velocity eps - x0_hat."""
+    ours, theirs = NoiseSchedule(prediction_type=prediction), FlowMatchEulerDiscreteScheduler()
+    timesteps = ours.timesteps(n, spacing)
+    theirs.set_timesteps(sigmas=ours.flow_times[timesteps].numpy())
+    x_s = noise(*SHAPE) / sum_of_weights(ours.alpha_bar(timesteps[0]))
+    for t, time in zip(timesteps, theirs.timesteps):
+        x_t = sum_of_weights(ours.alpha_bar(t)) * x_s
+        x0_hat, eps = ours.x0_and_eps(network(x_t, t), x_t, t)
+        x_s = theirs.step(eps - x0_hat, time, x_s).prev_sample
+    assert relative_error(our_run(ours, noise(*SHAPE), timesteps, flow_euler), x_s) <= FULL_RUN
+
+
+def alpha_bar_at(s: float) -> float:
+    """The level of the same signal-to-noise ratio as (1 - s) x_0 + s eps."""
+    return (1 - s) ** 2 / ((1 - s) ** 2 + s**2)
+
+
+def sum_of_weights(alpha_bar: float) -> float:
+    """x_t is x_s times this."""
+    return math.sqrt(alpha_bar) + math.sqrt(1 - alpha_bar)
+
+
 # Deliberate differences from diffusers
 
 
@@ -235,11 +285,13 @@ def test_euler_starts_from_unit_variance():
 # What the mathematics promises
 
 
+@pytest.mark.parametrize("coordinates", [euler, flow_euler])
 @pytest.mark.parametrize("spacing, n", RUNS)
-def test_euler_is_ddim_in_other_coordinates(spacing, n):
+def test_euler_is_ddim_in_other_coordinates(spacing, n, coordinates):
+    """Euler's method follows a straight line, and straight lines of x_0 and eps are straight in all of them."""
     schedule = NoiseSchedule(set_alpha_to_one=True)
     timesteps = schedule.timesteps(n, spacing)
-    by_ddim, by_euler = (our_run(schedule, noise(*SHAPE), timesteps, step) for step in (ddim, euler))
+    by_ddim, by_euler = (our_run(schedule, noise(*SHAPE), timesteps, step) for step in (ddim, coordinates))
     assert relative_error(by_euler, by_ddim) <= 2e-5
 
 
@@ -255,15 +307,16 @@ def test_dpmpp_without_a_state_before_is_ddim():
         assert relative_error(dpmpp_2m(now, alpha_bar, same, no_noise), first) <= 1e-5
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 @each_sampler
 def test_a_step_to_the_end_returns_x0_hat(step, prediction):
-    """Exactly, and so the x0_hat of the loop, also for v-prediction; Euler gets there from eps."""
+    """Exactly, and so the x0_hat of the loop, whatever the network predicts; Euler gets there from eps."""
     schedule, x_t = NoiseSchedule(prediction_type=prediction), noise(*SHAPE)
     now = state(schedule, noise(*SHAPE, seed=1), x_t, 500)
     before = state(schedule, noise(*SHAPE, seed=2), x_t, 900)
     end = step(now, 1.0, before, lambda: noise(*SHAPE, seed=3))
-    assert relative_error(end, now.x0_hat) <= 1e-5 if step is euler else torch.equal(end, now.x0_hat)
+    exact = step not in (euler, flow_euler)
+    assert torch.equal(end, now.x0_hat) if exact else relative_error(end, now.x0_hat) <= 1e-5
 
 
 SAMPLES = 20_000
@@ -317,8 +370,8 @@ def test_order_of_convergence():
 def test_levels_at_the_end():
     """DDIM, and a step of your own, stop at alpha_bar_0 as SD was trained. The others stop at 1."""
     sd, to_one = NoiseSchedule(), NoiseSchedule(set_alpha_to_one=True)
-    for step in (*SAMPLERS.values(), lambda *arguments: ddim(*arguments)):
-        ends_at_1 = step in (ddpm, euler, dpmpp_2m)
+    for step in (*EACH.values(), lambda *arguments: ddim(*arguments)):
+        ends_at_1 = step in (ddpm, euler, flow_euler, dpmpp_2m)
         assert final_alpha_bar(sd, step) == (1.0 if ends_at_1 else sd.alpha_bar(0))
         assert final_alpha_bar(to_one, step) == 1.0
         ends = [our_states(schedule, noise(*SHAPE), [500, 1], step)[-1] for schedule in (sd, to_one)]

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from helpers import noise, relative_error
+from helpers import noise, one_sentence, relative_error
 
-from ldm_course.schedule import SPACINGS, NoiseSchedule
+from ldm_course.schedule import PREDICTIONS, SPACINGS, NoiseSchedule
 
 SHAPE = (2, 4, 5, 3)
 
@@ -35,15 +35,54 @@ def test_levels_and_noising_are_diffusers(beta_schedule, prediction):
     assert ours.add_noise(x0.half(), eps.half(), 500).dtype == torch.float16
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_x0_and_eps_undo_add_noise(prediction):
     schedule = NoiseSchedule(prediction_type=prediction)
     x0, eps = noise(*SHAPE).double(), noise(*SHAPE, seed=1).double()
     for t in (0, 500, 999):
         x_t = schedule.add_noise(x0, eps, t)
-        target = eps if prediction == "epsilon" else schedule.velocity(x0, eps, t)
-        x0_hat, eps_hat = schedule.x0_and_eps(target, x_t, t)
+        targets = {"epsilon": eps, "v_prediction": schedule.velocity(x0, eps, t), "flow_prediction": eps - x0}
+        x0_hat, eps_hat = schedule.x0_and_eps(targets[prediction], x_t, t)
         assert relative_error(x0_hat, x0) <= 1e-12 and relative_error(eps_hat, eps) <= 1e-12
+
+
+def test_an_error_of_the_velocity_is_never_magnified():
+    """An error in eps grows 14.6 times on its way to x0_hat at t = 999; one in the velocity shrinks at every t."""
+    x_t, error = noise(*SHAPE).double(), noise(*SHAPE, seed=1).double()
+    for prediction, largest in (("epsilon", 14.6), ("v_prediction", 1.0), ("flow_prediction", 1.0)):
+        schedule = NoiseSchedule(prediction_type=prediction)
+        changes = [(schedule.x0_and_eps(error, x_t, t)[0] - schedule.x0_and_eps(0 * error, x_t, t)[0]) / error
+                   for t in range(1000)]  # fmt: skip
+        assert max(change.abs().max().item() for change in changes) == pytest.approx(largest, rel=0.07)
+
+
+# The straight path of flows
+
+
+def test_flow_times_have_the_signal_to_noise_ratio_of_their_timesteps():
+    """x_t is x_s = (1 - s) x_0 + s eps at another size, and so is the noise of both in x_0's units."""
+    schedule, x0, eps = NoiseSchedule(), noise(*SHAPE).double(), noise(*SHAPE, seed=1).double()
+    for t in (0, 1, 500, 999):
+        s, alpha_bar = schedule.flow_times[t].item(), schedule.alpha_bar(t)
+        assert ((1 - s) / s) ** 2 == pytest.approx(alpha_bar / (1 - alpha_bar))
+        size = math.sqrt(alpha_bar) + math.sqrt(1 - alpha_bar)
+        assert relative_error(size * ((1 - s) * x0 + s * eps), schedule.add_noise(x0, eps, t)) <= 1e-12
+    assert schedule.flow_times.dtype == torch.float64 and (schedule.flow_times.diff() > 0).all()
+    assert schedule.flow_times[-1].item() == pytest.approx(0.936, abs=5e-4)
+
+
+@pytest.mark.parametrize("T", [1, 2, 1000])
+def test_timesteps_at_are_the_nearest(T):
+    schedule = NoiseSchedule(num_train_timesteps=T, steps_offset=0)
+    assert torch.equal(schedule.timesteps_at(schedule.flow_times), torch.arange(T))
+    s = torch.rand(3, 70, generator=torch.Generator().manual_seed(0))
+    t = schedule.timesteps_at(s)
+    best = (schedule.flow_times - s.double()[..., None]).abs().amin(dim=-1)
+    assert t.dtype == torch.int64 and torch.equal((schedule.flow_times[t] - s.double()).abs(), best)
+    assert schedule.timesteps_at(torch.tensor([0.0, 1.0])).tolist() == [0, T - 1]
+    for wrong in (-0.01, 1.01, math.nan):
+        with one_sentence("from 0", "to 1"):
+            schedule.timesteps_at(torch.tensor([0.5, wrong]))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
