@@ -1,6 +1,7 @@
 from . import blocks as blocks
 from . import groupnorm as groupnorm
 from . import io as io
+from . import lora as lora
 from . import loss as loss
 from . import samplers as samplers
 from . import scenes as scenes
@@ -12,6 +13,8 @@ from .errors import InputError as InputError
 from .images import load_image as load_image
 from .io.bundled import bundled_path as bundled_path
 from .io.load import load as load
+from .io.lora import load_lora as load_lora
+from .io.lora import save_lora as save_lora
 from .io.save import save as save
 from .loss import diffusion_loss as diffusion_loss
 from .loss import drop_captions as drop_captions
