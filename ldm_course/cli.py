@@ -468,6 +468,47 @@ def export(format: str, out: Path, model: str | None, attention: bool, int8: boo
     print(f"wrote {folder}, {size:.1f} MB")
 
 
+OWN_TEXT = "With the course's own notebooks, solutions included."
+
+
+@cli.command()
+@click.argument("folder", type=Path)
+@_option("--output -o", "FILE", "The .csv to write; replaced if it exists.", default="grades.csv")
+@_option("--jobs -j", "N", "Notebooks at a time; each takes about 1 GB of memory.", POSITIVE, 1)
+@_option("--seconds", "N", "Stop an exercise that takes longer.", POSITIVE, 60)
+@_option("--megabytes", "N", "Stop an exercise that takes more memory, beside the model.", POSITIVE, 2000)
+@_option("--notebooks", "FOLDER", OWN_TEXT, Path, shown="those of the clone that this folder is in")
+def grade(folder: Path, output: str, jobs: int, seconds: int, megabytes: int, notebooks: Path | None) -> None:
+    """Check the exercises of all notebooks in FOLDER, and write a table.
+
+    One row for each notebook: which exercises are right, and which mistake the check named in the others. Only the
+    answers are taken from a student's notebook, and they run in a fresh process each, shut in as far as this system
+    allows. A verdict of "look" means: right, but it does something unusual; read it. docs/grading.md says more.
+
+    \b
+    Examples:
+      ldm-course grade submissions
+      ldm-course grade submissions -o monday.csv --jobs 4 --seconds 120
+    """
+    from tqdm import tqdm
+
+    from ldm_course.classroom import guard
+    from ldm_course.classroom.course import course_notebooks
+    from ldm_course.classroom.grade import Limits, frequent, submissions, table
+    from ldm_course.classroom.grade import grade as run
+
+    file, course, count = check_output(output, (".csv",)), course_notebooks(notebooks), len(submissions(folder))
+    assert file is not None
+    print(guard.sentence(), file=sys.stderr)
+    with tqdm(total=count, unit="notebook", disable=not _shows_progress()) as bar:
+        rows = run(folder, course, Limits(seconds, megabytes), jobs, lambda row: bar.update() and None)
+    file.write_text(table(rows), encoding="utf-8")
+    print(*frequent(rows), sep="\n")
+    graded = [row for row in rows if not row.problem]
+    right, of = sum(row.right for row in graded), sum(len(row.exercises) for row in graded)
+    print(f"wrote {file}, {len(rows)} notebooks, {right} of {of} exercises right, {count - len(graded)} not graded")
+
+
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("jupyter_options", nargs=-1, type=click.UNPROCESSED)
 def lab(jupyter_options: tuple[str, ...]) -> None:
