@@ -163,10 +163,19 @@ SAMPLING = _together(
     HOW,
     _option("--timestep-spacing", None, "Which timesteps to visit.", click.Choice(SPACINGS), shown="the model's own"),
 )
-MODEL = _together(
+LORA_TEXT = "A LoRA by `ldm-course teach`, diffusers or peft, to add to the UNet; several are added up."
+LORA_SCALE_TEXT = "How strong it is, 1 as it was trained; one for all, or one for each --lora in turn."
+LORA = _together(
+    click.option("--lora", metavar="FILE", multiple=True, help=LORA_TEXT),
+    click.option("--lora-scale", metavar="X", type=float, multiple=True, help=LORA_SCALE_TEXT, show_default="1"),
+)
+PLACE = _together(
     _option("--model", "FOLDER_OR_ID", "In diffusers' format; a hub id is owner/name.", shown="the shipped one"),
     _option("--revision", "NAME", "A branch, tag or commit on the Hugging Face hub.", shown="the newest"),
     _option("--device", "NAME", "cpu, cuda, cuda:1, mps, ...", shown="CUDA, then MPS, else the CPU"),
+)
+MODEL = _together(
+    PLACE,
     _option("--dtype", None, "Of the weights; float16 is for GPUs.", click.Choice(DTYPES), "float32"),
     click.option("--compile", is_flag=True, help="Compile the UNet: a slower first image, quicker later ones."),
     click.option("--offload", is_flag=True, help="Keep the text encoder and the VAE on the CPU while they wait."),
@@ -182,6 +191,7 @@ MODEL = _together(
 @SAMPLING
 @_option("--height", "N", "Pixels, a multiple of 8.", POSITIVE, shown="the model's own")
 @_option("--width", "N", "Pixels, a multiple of 8.", POSITIVE, shown="the model's own")
+@LORA
 @MODEL
 def txt2img(**options: Any) -> None:
     """Generate an image from a prompt.
@@ -190,6 +200,7 @@ def txt2img(**options: Any) -> None:
     Examples:
       ldm-course txt2img "a dog with glasses" -o dog.png --seed 1
       ldm-course txt2img "a cat on the beach" --num-inference-steps 20 --scheduler dpm++
+      ldm-course txt2img "an elephant asleep in the snow" --lora elephants.safetensors
       ldm-course txt2img "a castle at dawn" --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
           --device cuda --dtype float16
     """
@@ -202,6 +213,7 @@ def txt2img(**options: Any) -> None:
 @OUTPUT
 @_option("--strength", "X", STRENGTH_TEXT, FROM_0_TO_1, 0.6)
 @SAMPLING
+@LORA
 @MODEL
 def img2img(**options: Any) -> None:
     """Change an image after a prompt.
@@ -228,6 +240,7 @@ def img2img(**options: Any) -> None:
 @OUTPUT
 @_option("--strength", "X", STRENGTH_TEXT, FROM_0_TO_1, 1.0)
 @SAMPLING
+@LORA
 @MODEL
 def inpaint(mask: str | None, box: str | None, part: str | None, grow: int, **options: Any) -> None:
     """Change a region of an image after a prompt, and keep the rest, the known region.
@@ -258,8 +271,11 @@ MaskOf = Callable[["Image.Image"], "Image.Image"]
 
 
 def _generate(task: str, options: dict[str, Any], mask_of: MaskOf | None = None) -> None:
-    """Check, load, generate, write. `options` are the task's own arguments, and those of OUTPUT and MODEL."""
+    """Check, load, generate, write. `options` are the task's own arguments, and those of OUTPUT, LORA and MODEL."""
     file = check_output(options.pop("output"))
+    lora, scales = options.pop("lora"), options.pop("lora_scale")
+    if len(scales) > min(len(lora), 1) and len(scales) != len(lora):
+        raise InputError(f"There are {len(scales)} --lora-scale and {len(lora)} --lora; give one for each or all.")
     place = {name: options.pop(name) for name in ("revision", "device", "compile", "offload")}
     folder, dtype = options.pop("model"), options.pop("dtype")
     if options["seed"] is None:
@@ -272,6 +288,7 @@ def _generate(task: str, options: dict[str, Any], mask_of: MaskOf | None = None)
     import torch
 
     from ldm_course import images, pipelines, text
+    from ldm_course.io import lora as lora_files
 
     shared = ("negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler", "timestep_spacing")
     checked = pipelines.Options(**{name: options[name] for name in shared}, generator=None, progress=False)
@@ -281,8 +298,13 @@ def _generate(task: str, options: dict[str, Any], mask_of: MaskOf | None = None)
         options["image"] = images.to_rgb(images.load_image(options["image"]))  # upright
     if mask_of:
         options["mask_image"] = mask_of(options["image"])
+    for scale in scales:
+        lora_files.check_strength(scale)
+    added = [(name, lora_files.read_lora(name)) for name in lora]
 
     model = ldm.load(folder, dtype=getattr(torch, dtype), **place)
+    for (name, matrices), strength in zip(added, (scales or (1.0,)) * len(added)):
+        model = lora_files.attach(model, matrices, name, strength=strength)
     start = time.perf_counter()
     image = getattr(ldm, task)(model, **options, progress=_shows_progress())
     seconds = time.perf_counter() - start
@@ -394,6 +416,55 @@ def train(stage: str, out: Path, **options: Any) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         raise click.exceptions.Exit(130) from None
+
+
+PROMPT_TEXT = """What the images show; several times for several wordings. A text file beside an image, dog.txt for
+dog.png, has captions of its own, one a line."""
+CLASS_PROMPT_TEXT = "What the model shall go on to generate as it does now; several times for several."
+LORA_FILE_TEXT = "The .safetensors to write; it must not exist yet."
+
+
+@cli.command()
+@click.argument("folder", type=Path)
+@click.option("--prompt", metavar="TEXT", multiple=True, help=PROMPT_TEXT)
+@_option("--output -o", "FILE", LORA_FILE_TEXT, default="lora.safetensors")
+@click.option(
+    "--class-prompt", metavar="TEXT", multiple=True, help=CLASS_PROMPT_TEXT, show_default="scenes of the small world"
+)
+@_option("--prior-images", "N", "Of these, generated first; 0 for none.", NATURAL, 64)
+@_option("--steps", "N", "More is slower, and follows the images more closely.", POSITIVE, 300)
+@_option("--rank", "N", "Size of the LoRA.", POSITIVE, 8)
+@_option("--learning-rate", "X", "The highest one, above 0.", float, 1e-3)
+@_option("--batch-size", "N", "Images in a step, and as many to keep.", POSITIVE, 8)
+@click.option("--mirror/--no-mirror", default=True, help="Learn from the mirrored images, too.")
+@_option("--seed", "N", "Of the LoRA and the noise.", NATURAL, 0)
+@PLACE
+def teach(folder: Path, prompt: tuple[str, ...], output: str, **options: Any) -> None:
+    """Teach the model what a few images show: train a LoRA.
+
+    FOLDER holds the images, three to twenty; the middle square of each is used. About two minutes on two CPU cores.
+    Without --class-prompt the shipped model is held to its small world, and any other model to nothing.
+
+    \b
+    Examples:
+      ldm-course teach drawings --prompt "an elephant sleeping" -o elephants.safetensors
+      ldm-course txt2img "a pink elephant asleep on the beach" --lora elephants.safetensors
+      ldm-course teach photos --prompt "a photo of sks dog" --class-prompt "a photo of a dog" \\
+          --model stable-diffusion-v1-5/stable-diffusion-v1-5 --device cuda
+    """
+    file = check_output(output, (".safetensors",))
+    assert file is not None
+    if file.exists():
+        raise InputError(f"The file {file} exists already; choose another with -o.")
+
+    from ldm_course.train.teach import read_folder, teach_folder  # and torch
+
+    images, captions = read_folder(folder, prompt)
+    start = time.perf_counter()
+    taught = teach_folder(images, captions, progress=_shows_progress(), **options)
+    ldm.save_lora(taught, file)
+    size = f"{len(images)} images, {options['steps']} steps, {file.stat().st_size / 1e3:.0f} kB"
+    print(f"wrote {file}, {size}, {time.perf_counter() - start:.0f} s on {taught.device}, seed {options['seed']}")
 
 
 IMAGES_TEXT = "To generate of seen scenes, and as many of held-out ones."

@@ -98,7 +98,7 @@ def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
     return found
 
 
-def lora_parameters(module: nn.Module) -> list[nn.Parameter]:
+def lora_parameters(module: nn.Module) -> list[Tensor]:
     """The matrices to train: A and B of every (outer) LoRALinear."""
     return [part.weight for layer in lora_layers(module).values() for part in (layer.lora_A, layer.lora_B)]
 

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch.testing import assert_close
 
 import ldm_course as ldm
 from ldm_course import cli, masks
 from ldm_course.evaluate import bench, evaluate
 from ldm_course.io import onnx_export
+from ldm_course.lora import merge_lora
 from ldm_course.pipelines import SAMPLERS
 from ldm_course.schedule import SPACINGS
-from ldm_course.train import stages
+from ldm_course.train import stages, teach
 
 TINY = Path(__file__).parent / "fixtures" / "tiny-sd15"
 FAST = ["--model", TINY, "--num-inference-steps", 4, "--seed", 5, "--device", "cpu"]
@@ -118,12 +120,13 @@ assert not {{"torch", "transformers", "matplotlib"}} & set(sys.modules)
         (["evaluate"], [evaluate.evaluate]),
         (["bench"], [bench.bench]),
         (["export", "onnx"], [onnx_export.export_onnx]),
+        (["teach", "drawings"], [teach.teach_folder]),
     ],
 )
 def test_options_are_the_functions_own_with_their_defaults(arguments, functions):
     ours = COMMANDS[arguments[0]].make_context(*arguments[:1], arguments[1:]).params
     in_python_only = {"generator", "latents", "progress"}
-    other_names = {"model", "source", "mask_image", "model_folder", "run_folder", "folder"}
+    other_names = {"model", "source", "mask_image", "model_folder", "run_folder", "folder", "images", "captions"}
     for function in functions:
         theirs = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
         assert theirs.keys() - ours.keys() <= in_python_only | other_names
@@ -289,6 +292,46 @@ def test_everything_is_passed_on(run, monkeypatch, function, words, options, res
     monkeypatch.setattr(module, function.__name__, lambda *a, **k: calls.append(signature.bind(*a, **k).arguments))
     assert run(*words, *flags(**options)) == (0, "", "")
     assert calls == [options | rest]
+
+
+def test_teach_and_generate_with_what_was_taught(run, tiny, tmp_path):
+    Path("drawings").mkdir()
+    for name in ("one", "two"):
+        ldm.scenes.Scene(animal="elephant", action="sleeping", colour="pink").render(64).save(f"drawings/{name}.png")
+    Path("drawings/two.txt").write_text("a pink elephant asleep\n")
+    how = {
+        "steps": 2,
+        "rank": 3,
+        "learning_rate": 0.05,
+        "batch_size": 2,
+        "prior_images": 1,
+        "seed": 4,
+        "device": "cpu",
+    }
+    words = ["--prompt", "an elephant", "--class-prompt", "a dog", "--no-mirror", "--model", TINY]
+    code, out, err = run("teach", "drawings", "-o", "elephants.safetensors", *words, *flags(**how))
+    file = re.escape(str(tmp_path / "elephants.safetensors"))
+    wrote = rf"wrote {file}, 2 images, 2 steps, \d+ kB, \d+ s on cpu, seed 4\n"
+    assert code == 0 and re.fullmatch(wrote, out), err
+
+    images, captions = teach.read_folder(Path("drawings"), ["an elephant"])
+    assert captions == [["an elephant"], ["a pink elephant asleep"]]
+    theirs = teach.teach_folder(images, captions, class_prompt=["a dog"], mirror=False, model=str(TINY), **how)
+    ours = ldm.load_lora(tiny, "elephants.safetensors")
+    for name, weight in merge_lora(theirs.unet).state_dict().items():
+        assert_close(ours.unet.state_dict()[name], weight)
+
+    added = ["--lora", "elephants.safetensors"]
+    for scale, strength in (([], 1.0), (["--lora-scale", 0.5], 0.5)):
+        assert run("txt2img", "a dog", "-o", "dog.png", *added, *scale, *FAST)[0] == 0
+        model = ldm.load_lora(tiny, "elephants.safetensors", strength=strength)
+        assert same("dog.png", ldm.txt2img(model, "a dog", seed=5, num_inference_steps=4))
+    twice = [*added, *added, "--lora-scale", 0.5, "--lora-scale", 0.25]
+    assert run("img2img", "a dog", "drawings/one.png", "-o", "dog.png", *twice, *FAST)[0] == 0
+    model = ldm.load_lora(
+        ldm.load_lora(tiny, "elephants.safetensors", strength=0.5), "elephants.safetensors", strength=0.25
+    )
+    assert same("dog.png", ldm.img2img(model, "a dog", images[0], seed=5, num_inference_steps=4))
 
 
 @pytest.mark.parametrize("flags, options", [([], (False, False)), (["--attention", "--int8"], (True, True))])

@@ -88,7 +88,7 @@ def load(
             waits = offload and module is not unet
             module.to("cpu" if waits else device, dtype).eval().requires_grad_(False)
     if compile:
-        _compile(unet)
+        compile_unet(unet)
     return LatentDiffusion(vae, unet, text_encoder, tokenizer, schedule, _read_known_words(folder), offload)
 
 
@@ -110,7 +110,7 @@ def _usable_device(device: str | torch.device | None, dtype: torch.dtype) -> tor
     return one.device
 
 
-def _compile(unet: UNet) -> None:
+def compile_unet(unet: UNet) -> None:
     """Have torch compile the UNet at its first call with each size.
 
     On a CPU, inductor's `freezing` lays the weights out for the kernels once and not at every call. torch ignores it

@@ -25,8 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ldm_course.errors import InputError, brief
+from ldm_course.io.load import compile_unet
 from ldm_course.lora import LoRALinear, lora_layers, merge_lora, with_layers
 from ldm_course.model import LatentDiffusion, check_model
+from ldm_course.unet import UNet
 
 SUFFIX = ".safetensors"
 METADATA = "lora_adapter_metadata"  # the key of the file's header under which diffusers keeps peft's configuration
@@ -58,7 +60,6 @@ def load_lora(
     Raises:
         InputError: if the file is not such a LoRA, or is one for another model, or the strength is not a number.
     """
-    check_model(model)
     return attach(model, read_lora(path), path, strength=strength, merge=merge)
 
 
@@ -71,13 +72,28 @@ def attach(
     merge: bool = True,
 ) -> LatentDiffusion:
     """As `load_lora`, for a file that has been read already; `path` is its name."""
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not math.isfinite(strength):
-        raise InputError(f"The strength of a LoRA is {strength!r}; it must be a finite number, such as 1.")
-    unet = model.unet
+    check_strength(strength)
+    unet = _own_unet(model)
     there = {name: layer for name, layer in unet.named_modules() if isinstance(layer, (nn.Linear, LoRALinear))}
     layers = {name: _around(there.get(name), name, one, strength, path) for name, one in matrices.items()}
-    unet = with_layers(unet, layers).eval().requires_grad_(False)
-    return replace(model, unet=merge_lora(unet) if merge else unet)
+    unet = with_layers(unet, layers).eval()
+    unet = merge_lora(unet) if merge else unet
+    if model.unet._compiled_call_impl is not None:
+        compile_unet(unet)
+    return replace(model, unet=unet)
+
+
+def check_strength(strength: object) -> None:
+    """Raise InputError unless it is a number."""
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not math.isfinite(strength):
+        raise InputError(f"The strength of a LoRA is {strength!r}; it must be a finite number, such as 1.")
+
+
+def _own_unet(model: LatentDiffusion) -> UNet:
+    check_model(model)
+    if not isinstance(model.unet, UNet):
+        raise InputError("Only this course's own UNet can have a LoRA; the model's is something else.")
+    return model.unet
 
 
 def _around(layer: Any, name: str, one: Matrices, strength: float, path: str | Path) -> LoRALinear:
@@ -93,6 +109,8 @@ def _around(layer: Any, name: str, one: Matrices, strength: float, path: str | P
     with torch.no_grad():
         around.lora_A.weight.copy_(one.A)
         around.lora_B.weight.copy_(one.B)
+    around.lora_A.requires_grad_(False)
+    around.lora_B.requires_grad_(False)
     return around
 
 
@@ -157,11 +175,10 @@ def save_lora(model: LatentDiffusion, path: str | Path) -> None:
         InputError: if the UNet has no LoRA, or two, one around the other; if a value is not finite; if the file does
             not end in .safetensors, or its folder does not exist.
     """
-    check_model(model)
-    path = Path(path).expanduser()
+    unet, path = _own_unet(model), Path(path).expanduser()
     if path.suffix != SUFFIX or not path.absolute().parent.is_dir():
         raise InputError(f"A LoRA is saved as a {SUFFIX} file in a folder that exists, not as {str(path)!r}.")
-    layers = lora_layers(model.unet)
+    layers = lora_layers(unet)
     if not layers:
         raise InputError("This UNet has no LoRA beside its weights, so there is nothing to save.")
     tensors = {}

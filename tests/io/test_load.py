@@ -24,7 +24,7 @@ from model_folders import TINY, UNET_WEIGHTS, contents, edit, our_image
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ldm_course.io.load import COMPILED_SIZES, _compile, load
+from ldm_course.io.load import COMPILED_SIZES, compile_unet, load
 from ldm_course.schedule import NoiseSchedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model asks for")
@@ -115,7 +115,7 @@ def test_settings_for_compiling_hold_only_inside(monkeypatch):
     before = (inductor.freezing, dynamo.recompile_limit)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda: (inductor.freezing, dynamo.recompile_limit))
     unet = our_unet(tiny_unet())
-    _compile(unet)
+    compile_unet(unet)
     assert unet() == (True, COMPILED_SIZES)
     assert (inductor.freezing, dynamo.recompile_limit) == before
 

@@ -17,10 +17,12 @@ import termios
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save_file
 
 import ldm_course as ldm
 from ldm_course import cli, masks
@@ -81,6 +83,8 @@ def folder(tmp_path, monkeypatch):
     Image.new("L", (32, 32), 255).save("small.png")
     Image.new("L", (64, 48)).save("black.png")
     Path("text.png").write_text("no image")
+    Path("empty").mkdir()
+    Path("there.safetensors").write_text("no LoRA")
     return tmp_path
 
 
@@ -95,6 +99,11 @@ MISTAKES = [
     ("txt2img", "'plms'", ["a dog", "--scheduler", "plms"]), ("txt2img", "nan", ["a dog", "--guidance-scale", "nan"]),
     ("txt2img", "negative_prompt", ["a dog", "--negative-prompt", "\udcff"]),
     ("txt2img", "must end in .png", ["a dog", "-o", "dog.xyz"]), ("txt2img", "--width", ["a dog", "--width", "0"]),
+    ("txt2img", "There is no file", ["a dog", "--lora", "nothing.safetensors"]),
+    ("txt2img", "broken", ["a dog", "--lora", "there.safetensors"]),
+    ("txt2img", "must be a .safetensors", ["a dog", "--lora", "photo.png"]),
+    ("txt2img", "1 --lora-scale and 0 --lora", ["a dog", "--lora-scale", "2"]),
+    ("txt2img", "strength", ["a dog", "--lora", "there.safetensors", "--lora-scale", "nan"]),
     ("img2img", "There is no file 'nothing.png'", ["a dog", "nothing.png"]),
     ("img2img", "'text.png' is not an image", ["a dog", "text.png"]),
     ("img2img", "--strength", ["a dog", "photo.png", "--strength", "1.5"]),
@@ -110,6 +119,12 @@ MISTAKES = [
     ("scene", "must end in .png", ["-o", "dog.jpg"]), ("scene", "--size", ["--size", "0"]),
     ("scenes", "only one of", ["--held-out", "--all-values"]), ("scenes", "--rows", ["--rows", "0"]),
     ("scenes", "There is no folder", ["-o", "nowhere/sheet.png"]), ("train", "minutes", ["vae", "--minutes", "-1"]),
+    ("teach", "Missing argument", []), ("teach", "There is no folder", ["nowhere", "--prompt", "a dog"]),
+    ("teach", "no images in empty", ["empty", "--prompt", "a dog"]), ("teach", "Say with --prompt", ["."]),
+    ("teach", "'text.png' is not an image", [".", "--prompt", "a dog"]),
+    ("teach", "exists already", [".", "--prompt", "a dog", "-o", "there.safetensors"]),
+    ("teach", "must end in .safetensors", [".", "--prompt", "a dog", "-o", "lora.png"]),
+    ("teach", "--rank", [".", "--prompt", "a dog", "--rank", "0"]),
     ("evaluate", "--images", ["--images", "0"]), ("bench", "--rounds", ["--rounds", "0"]),
     ("lab", "no notebooks", []), ("paint", "No such command", []),
 ]  # fmt: skip
@@ -128,10 +143,13 @@ def test_mistakes(folder, monkeypatch, command, words, arguments):
         ("txt2img", "height is 100", ["--height", 100]),
         ("img2img", "less than one step", ["photo.png", "--num-inference-steps", 10, "--strength", 0.05]),
         ("inpaint", "too thin", ["photo.png", "--box", "1,1,7,7"]),
+        ("txt2img", "is for another model", ["--lora", "other.safetensors"]),
     ],
 )
 def test_mistakes_that_only_the_model_shows(folder, monkeypatch, tiny, task, words, arguments):
     monkeypatch.setattr(ldm, "load", lambda *_, **__: tiny)
+    matrix = torch.ones(2, 2)
+    save_file({"unet.x.lora_A.weight": matrix, "unet.x.lora_B.weight": matrix.clone()}, "other.safetensors")
     refused(words, task, "a dog", *arguments)
 
 
