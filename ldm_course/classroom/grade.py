@@ -120,7 +120,7 @@ def grade_one(file: Path, name: str, course: Sequence[Notebook], limits: Limits)
     if text is None:
         row.problem = "not a file" if size is None else f"larger than {LARGEST // 10**6} MB"
         return row
-    while _run(text, row, course[0].path.parent, limits):
+    while _run(text, row, course[0].path.parent.resolve(), limits):
         pass  # an exercise had to be stopped, and its process with it: the others need a new one
     row.seconds = time.monotonic() - start
     return row
@@ -130,7 +130,7 @@ def _run(text: bytes, row: Row, course: Path, limits: Limits) -> bool:
     """Run what has no verdict yet. Returns True if an exercise ended the process before it was done."""
     token, current, look = secrets.token_hex(16), "", list[str]()
     request = {"token": token, "course": str(course), "done": list(row.verdicts), "megabytes": limits.megabytes}
-    with _runner(json.dumps(request).encode() + b"\n" + text) as lines:
+    with _runner(json.dumps(request).encode() + b"\n" + text, course) as lines:
         deadline = time.monotonic() + STARTING
         while True:
             try:
@@ -160,6 +160,8 @@ def _run(text: bytes, row: Row, course: Path, limits: Limits) -> bool:
                 _take(row, event, look)
                 current, look, deadline = "", [], time.monotonic() + STARTING
             else:
+                for lost in set(row.exercises) - set(row.verdicts) if not row.problem else ():
+                    row.verdicts[lost], row.words[lost] = STOPPED, "its verdict was lost"
                 return False
 
 
@@ -180,9 +182,9 @@ def _event(line: bytes, token: str) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _runner(given: bytes) -> Iterator[queue.Queue[bytes]]:
+def _runner(given: bytes, course: Path) -> Iterator[queue.Queue[bytes]]:
     """A runner that reads what is given; the lines that it writes arrive in the queue, and b"" after the last."""
-    folders = [Path(sys.prefix), Path(sys.base_prefix), PACKAGE.parent, *map(Path, filter(None, sys.path))]
+    folders = [Path(sys.prefix), Path(sys.base_prefix), PACKAGE.parent, course, *map(Path, filter(None, sys.path))]
     program = command([sys.executable, "-P", "-m", "ldm_course.classroom.runner"], folders)
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -194,7 +196,8 @@ def _runner(given: bytes) -> Iterator[queue.Queue[bytes]]:
 
         def read() -> None:
             while line := process.stdout.readline(100_000):
-                lines.put(line)
+                if line.strip():
+                    lines.put(line)
             lines.put(b"")
 
         threading.Thread(target=read, daemon=True).start()

@@ -19,6 +19,7 @@ from typing import Any
 
 from ldm_course.classroom.answers import Answer, Submission
 from ldm_course.classroom.course import Exercise, Notebook, course_notebooks, plain_python
+from ldm_course.errors import brief
 
 Say = Callable[..., None]
 
@@ -31,10 +32,19 @@ def main() -> None:
         os.dup2(nothing, standard)  # what the student's code prints goes nowhere
 
     def say(**what: Any) -> None:
-        os.write(channel, (json.dumps({"token": token, **what}) + "\n").encode())
+        os.write(channel, f"\n{json.dumps({'token': token, **what})}\n".encode())  # on a line of its own
 
     try:
-        submission = Submission(text.decode("utf-8"), course_notebooks(Path(asked["course"])))
+        _work(asked, text, say)
+    except Exception as error:  # of the grader itself, or of the machine
+        say(broken=f"the grader failed: {brief(error)}")
+    say(done=True)
+
+
+def _work(asked: dict[str, Any], text: bytes, say: Say) -> None:
+    course = course_notebooks(Path(asked["course"]))
+    try:
+        submission = Submission(text.decode("utf-8"), course)
     except UnicodeDecodeError:
         return say(broken="not a notebook, it is no text")
     except ValueError as error:
@@ -56,7 +66,6 @@ def main() -> None:
             to_run.append(each)
     if to_run:
         _run(notebook, to_run, answers, asked["megabytes"], say)
-    say(done=True)
 
 
 def _run(notebook: Notebook, exercises: list[Exercise], answers: dict[str, Answer], megabytes: int, say: Say) -> None:
@@ -75,7 +84,7 @@ def _run(notebook: Notebook, exercises: list[Exercise], answers: dict[str, Answe
         after = _parts()
         changed = [name for name, part in before.items() if after.get(name) is not part]
         seconds = round(time.process_time() - start, 1)
-        say(exercise=exercise.title, verdict=verdict, message=message, seconds=seconds, changed=changed[:5])
+        say(exercise=exercise.title, verdict=verdict, message=message[:1000], seconds=seconds, changed=changed[:5])
 
 
 def _verdict(exercise: Exercise, answer: Answer, given: dict[str, Any]) -> tuple[str, str]:
@@ -103,14 +112,12 @@ def _raised(error: BaseException) -> str:
 
 def _parts() -> dict[str, Any]:
     """The functions and classes that a check relies on, by name. None of them may change."""
-    import builtins
-
-    import numpy
-    import torch
-
-    owners = {"builtins": builtins, "numpy": numpy, "torch": torch, "torch.Tensor": torch.Tensor}
-    owners |= {"torch.nn.functional": torch.nn.functional}
-    owners |= {name: sys.modules[name] for name in list(sys.modules) if name.startswith("ldm_course.")}
+    owners: dict[str, Any] = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name in ("builtins", "numpy", "torch", "torch.nn.functional") or name.startswith("ldm_course.")
+    }
+    owners |= {"torch.Tensor": owners["torch"].Tensor} if "torch" in owners else {}
     return {
         f"{name}.{part}": value
         for name, owner in owners.items()
