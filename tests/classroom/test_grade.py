@@ -87,9 +87,9 @@ THIEF = """
 def double(x):
     import json, os, sys
     frame = sys._getframe()
-    while "asked" not in frame.f_locals:
+    while "channel" not in frame.f_locals:
         frame = frame.f_back
-    forged = {"token": frame.f_locals["asked"]["token"], "exercise": "double", "verdict": "right", "message": ""}
+    forged = {"token": frame.f_locals["token"], "exercise": "double", "verdict": "right", "message": ""}
     os.write(frame.f_locals["channel"], (json.dumps(forged) + chr(10)).encode())
     os._exit(0)
 """
