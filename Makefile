@@ -26,6 +26,8 @@ help:
 	@echo 'make test-wheel          build wheel and sdist, and generate an image with the wheel alone'
 	@echo 'make site                build the web site in build/site: live page, notebooks, docs; needs Node'
 	@echo 'make test-site           build the site, and test the live page in a browser; needs Node and chromium'
+	@echo 'make class               students'"'"' copies, teacher'"'"'s booklet, slides and handout in build/class; needs Node'
+	@echo 'make address URL=...     move links, badges and setup cells to a fork'"'"'s address, and back'
 	@echo 'make format              format code and notebooks, and repair what lint can repair'
 	@echo 'make clean               remove caches and build leftovers (make distclean: .venv too)'
 	@echo
@@ -71,6 +73,17 @@ site: $(VENV)/.test web/node_modules/.package-lock.json
 
 web/node_modules/.package-lock.json: web/package-lock.json
 	npm --prefix web ci --no-fund --no-audit
+
+# For a teacher: nothing is run, all of it comes from the committed notebooks.
+class: $(VENV)/.lab docs/class/node_modules/.package-lock.json
+	$(PY) -m ldm_course.classroom.kit
+
+docs/class/node_modules/.package-lock.json: docs/class/package-lock.json
+	npm --prefix docs/class ci --no-fund --no-audit
+
+# The course at another address, a fork's:  make address URL=https://github.com/you/your-fork
+address: $(VENV)/.core
+	@$(PY) -m ldm_course.classroom.address "$(URL)"
 
 # Some of the tests:  make test-site TESTS="-k offline"
 test-site: $(VENV)/.browser site
@@ -137,4 +150,4 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: help lab image lint check test test-long site test-site test-browser test-versions test-wheel format clean distclean
+.PHONY: help lab image lint check test test-long class address site test-site test-browser test-versions test-wheel format clean distclean

@@ -87,6 +87,10 @@ class Notebook:
         number = self.name.partition("_")[0]
         return number if number.isdigit() else self.name
 
+    def cells_text(self) -> str:
+        """All of its Markdown."""
+        return "\n\n".join(cell.source for cell in self.cells if cell.kind == "markdown")
+
     def exercises(self) -> list[Exercise]:
         found = []
         for place, (cell, below) in enumerate(zip(self.cells, self.cells[1:])):
