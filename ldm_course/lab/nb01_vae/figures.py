@@ -15,7 +15,8 @@ import ipywidgets
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Ellipse, FancyBboxPatch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Ellipse, FancyBboxPatch, Patch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
@@ -171,15 +172,20 @@ class LatentMap:
         for place, small in zip(z.tolist(), to_pil(x)):
             left, top = self.pixel(*place)
             self.map.paste(small.resize((56, 56), Image.Resampling.LANCZOS), (round(left) - 28, round(top) - 28))
-        self._frame(self.map)
+        self._rings(self.map)
+        self._axes(self.map)
 
-    def _frame(self, canvas: Image.Image) -> None:
-        """The prior's rings of radius 1 and 2, and numbers along the axes."""
-        pen, font = ImageDraw.Draw(canvas), ImageFont.truetype(plots.FONT, 20)
+    def _rings(self, canvas: Image.Image) -> None:
+        """The prior's rings of radius 1 and 2."""
+        pen = ImageDraw.Draw(canvas)
         for radius in (1, 2):
             (left, top), (right, bottom) = self.pixel(-radius, radius), self.pixel(radius, -radius)
             pen.ellipse((left - 2, top - 2, right + 2, bottom + 2), outline="white", width=8)
             pen.ellipse((left, top, right, bottom), outline=plots.BLUE, width=4)
+
+    def _axes(self, canvas: Image.Image) -> None:
+        """Numbers along two edges, and a frame."""
+        pen, font = ImageDraw.Draw(canvas), ImageFont.truetype(plots.FONT, 24)
         step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if self.reach / step <= 5)
         for value in range(-step * int(0.9 * self.reach / step), int(0.9 * self.reach) + 1, step):
             x, y = self.pixel(value, value)
@@ -208,7 +214,7 @@ class LatentMap:
             small = image.resize((tile, tile), Image.Resampling.LANCZOS)
             canvas.paste(small, (i % count * tile, i // count * tile))
         canvas = canvas.resize((self.side, self.side))
-        self._frame(canvas)
+        self._rings(canvas)
         return canvas
 
 
@@ -254,7 +260,7 @@ def posteriors(panels: dict[str, tuple[Tensor, Tensor | None]], labels: dict[str
         labels: of `faces`.
         reach: each panel shows -reach to reach.
     """
-    figure = Figure(figsize=(max(2.6, 4.2 - 0.5 * len(panels)) * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(2.6, 4.2 - 0.5 * len(panels)) * len(panels) + 1.3, 3.6), layout="constrained")
     for axes, (title, (mean, std)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for radius, shade in ((3, 0.10), (2, 0.16), (1, 0.26)):
             axes.add_patch(Circle((0, 0), radius, facecolor=plots.SKY, alpha=shade, edgecolor="none"))
@@ -274,6 +280,10 @@ def posteriors(panels: dict[str, tuple[Tensor, Tensor | None]], labels: dict[str
                 axes.add_patch(Ellipse(centre, *size, facecolor=colour, alpha=0.2, edgecolor="none"))
                 axes.add_patch(Ellipse(centre, *size, facecolor="none", alpha=0.8, edgecolor=colour, linewidth=0.7))
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+    dots = [Line2D([], [], marker="o", ls="", color=FUR[name], label=f"{name} fur") for name in COLOURS]
+    if any(std is None for _, std in panels.values()):
+        dots += [Line2D([], [], marker=m, ls="", color=plots.INK, label=name) for name, m in MARKERS.items()]
+    figure.legend(handles=[*dots, Patch(color=plots.SKY, alpha=0.4, label="prior")], loc="outside right")
     return figure
 
 

@@ -45,6 +45,28 @@ def entry(schedule: NoiseSchedule, timesteps: Sequence[int], steps_run: int) -> 
 
 
 @style()
+def spectrum(signal: Sequence[float], noise: dict[float, float]) -> Figure:
+    """How strong waves of each length are in images, over lines for the noise of each strength.
+
+    Args:
+        signal: the power of the waves of which 0, 1, 2, ... fit across an image.
+        noise: strength -> the power of its noise, the same for all waves.
+    """
+    figure = Figure(figsize=(8.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(signal, "o-", color=BLUE, linewidth=2, zorder=3)
+    axes.annotate("the images", (1, signal[1]), (8, 4), textcoords="offset points", color=BLUE, fontsize=11)
+    for strength, level in noise.items():
+        axes.axhline(level, color=ORANGE, linewidth=1.2, linestyle="--")
+        axes.text(
+            len(signal) - 1, level * 1.1, f"noise at strength {strength}", color=ORANGE, ha="right", fontsize=10
+        )
+    axes.set(yscale="log", ylabel="power", xticks=range(len(signal)))
+    axes.set_xlabel("waves across the image: 0 is the average, on the right are the smallest details")
+    return figure
+
+
+@style()
 def plot_strength(strengths: Sequence[float], distance: Sequence[float], counts: dict[str, Sequence[int]]) -> Figure:
     """Distance to the input, and how many images have what `counts` names, each against strength."""
     figure = Figure(figsize=(10, 3.3), layout="constrained")

@@ -42,7 +42,7 @@ def flow(model: LatentDiffusion, task: str, here: str | None = None) -> Figure:
     if here is not None:
         check_choice("here", here, PARTS)
     drawing = _Drawing(here, bottom=0.65 if task == "txt2img" else 1.95)
-    given = Scene(animal="dog", colour="brown", action="sitting", place="snow")
+    given = Scene(animal="dog", colour="brown", action="sitting", place="beach")
     timesteps = model.schedule.timesteps(STEPS)
     shape = (1, model.unet.config.in_channels, *2 * [model.unet.config.sample_size])
     noise = draw_noise(shape, torch.Generator("cpu").manual_seed(SEED)).to(model.device)
@@ -67,11 +67,11 @@ def flow(model: LatentDiffusion, task: str, here: str | None = None) -> Figure:
     )
     states = list(loop)
     drawing.text(PROMPTS[task], tuple(context.shape[1:]))
-    drawing.loop(states[len(states) // 2].x_t[0], timesteps)
+    drawing.loop(states[len(states) // 2].x_t[0], timesteps, task)
     drawing.thumb(0.25, ROW, latent_image(noise[0]), f"noise {tuple(noise.shape[1:])}", "noise")
     if task != "img2img":
         drawing.arrow((1.2, ROW), (3.3, ROW), "start")
-    drawing.result(to_pil(model.decode(states[-1].x_t))[0])
+    drawing.result(to_pil(model.decode(states[-1].x_t))[0], task)
     return drawing.figure
 
 
@@ -93,7 +93,7 @@ class _Drawing:
         self.arrow((3.95, 3.42), (4.45, 3.42))
         self.arrow((5.15, 3.12), (5.15, 2.55))
 
-    def loop(self, x_t: Tensor, timesteps: list[int]) -> None:
+    def loop(self, x_t: Tensor, timesteps: list[int], task: str) -> None:
         frame = FancyBboxPatch(
             (3.05, 0.42), 5.85, 2.42, "round,pad=0,rounding_size=0.15", ec=ORANGE, fc=TINTS[ORANGE], lw=1.6, zorder=0
         )
@@ -112,13 +112,21 @@ class _Drawing:
             self.axes.text(x, 1.065, "t", ha="center", va="center", fontsize=9, color=INK)
             self.arrow((x, 1.19), (x, top))
         first, second, *_, last = timesteps
-        self.path([(8.1, ROW - 0.475), (8.1, RETURN), (3.775, RETURN), (3.775, ROW - THUMB / 2)])
+        start = [(8.1, ROW - 0.475), (8.1, RETURN)]
+        if task == "inpaint":  # by way of the known region, which comes back before the latent leaves the loop
+            self.path([(8.1, ROW - 0.475), (8.1, 1.25), (7.0, 1.25), (7.0, RETURN + 0.21)])
+            start = [(5.85, RETURN)]
+        self.path([*start, (3.775, RETURN), (3.775, ROW - THUMB / 2)])
         self.axes.text(4.6, RETURN + 0.02, f"t = {first}, {second}, …, {last}", ha="center", va="center", fontsize=9,
                        color=INK, bbox={"fc": TINTS[ORANGE], "ec": "none", "pad": 1.5})  # fmt: skip
 
-    def result(self, image: Image.Image) -> None:
-        self.arrow((8.65, ROW), (9.2, ROW))
-        self.axes.text(9.05, ROW + 0.13, "x_0", ha="center", fontsize=8.5, color=INK)
+    def result(self, image: Image.Image, task: str) -> None:
+        if task == "inpaint":
+            self.path([(7.6, RETURN), (9.62, RETURN), (9.62, ROW - 0.3)])
+            self.axes.text(9.3, RETURN + 0.09, "x_0", ha="center", fontsize=8.5, color=INK)
+        else:
+            self.arrow((8.65, ROW), (9.2, ROW))
+            self.axes.text(9.05, ROW + 0.13, "x_0", ha="center", fontsize=8.5, color=INK)
         self.box(9.2, ROW, 0.85, 0.6, "decoder", BLUE, "decoder")
         self.arrow((10.05, ROW), (10.3, ROW))
         self.thumb(10.3, ROW, image, "image", side=1.1)
