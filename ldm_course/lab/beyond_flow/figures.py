@@ -1,0 +1,140 @@
+"""The figures of the notebook on flows: dots and their paths, spacings, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ldm_course.evaluate.metrics import Share
+from ldm_course.lab.shared.plots import AMBER, BLUE, GREEN, INK, ORANGE, PINK, SKY, style
+
+REACH = 2.6  # the plane is drawn from -REACH to REACH
+WHEEL = LinearSegmentedColormap.from_list("wheel", [BLUE, GREEN, AMBER, ORANGE, PINK, BLUE])
+MEASURED = Path(__file__).with_name("measured.json")  # by benchmarks/flow.py; docs/flow.md has the same as tables
+
+# ---- the plane -------------------------------------------------------------------------------------------------
+
+
+def wheel(x: Tensor) -> list[str]:
+    """A colour for each point (n, 2), by its direction from the middle."""
+    return [to_hex(WHEEL((math.atan2(b, a) / math.tau) % 1)) for a, b in x.tolist()]
+
+
+def board(
+    dots: Tensor,
+    colours: Sequence[str] | str = INK,
+    lines: Tensor | None = None,
+    radius: float = 2.0,
+    side: int = 384,
+    behind: Tensor | None = None,
+) -> Image.Image:
+    """Dots (n, 2) on the plane, and the lines (steps, n, 2) that led to them, with others in grey behind them."""
+    size = 2 * side  # drawn at twice the size, and shrunk at the end, so that edges are smooth
+    image = Image.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(image)
+
+    def pixels(xy: Tensor) -> list[tuple[float, float]]:
+        return [((x / REACH + 1) / 2 * size, (1 - y / REACH) / 2 * size) for x, y in xy.tolist()]
+
+    each = [colours] * len(dots) if isinstance(colours, str) else list(colours)
+    for x, y in pixels(behind) if behind is not None else []:
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill="#dddddd")
+    if lines is not None:
+        for k, colour in enumerate(each):
+            pen.line(pixels(lines[:, k]), fill=colour, width=3, joint="curve")
+            x, y = pixels(lines[:1, k])[0]
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), outline=colour, width=2)
+    r = 2 * radius
+    for (x, y), colour in zip(pixels(dots), each):
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    pen.rectangle((0, 0, size - 1, size - 1), outline="#cccccc", width=2)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def film(paths: Sequence[Tensor], colours: Sequence[str], frames: int = 10, side: int = 320) -> list[Image.Image]:
+    """The frames of an animation of paths (steps, n, 2), side by side, each from its start to its end."""
+    drawn = []
+    for i in range(frames):
+        share, boards = i / (frames - 1), []
+        for path in paths:
+            place = share * (len(path) - 1)
+            low = min(int(place), len(path) - 2)
+            boards.append(board(path[low].lerp(path[low + 1], place - low), colours, side=side))
+        frame = Image.new("RGB", (len(paths) * (side + 16) - 16, side), "white")
+        for k, image in enumerate(boards):
+            frame.paste(image, (k * (side + 16), 0))
+        drawn.append(frame)
+    return drawn
+
+
+@style()
+def arrivals(errors: Mapping[str, Sequence[float]], calls: Sequence[int]) -> Figure:
+    """How far the dots end from where they should, over the calls of the network."""
+    figure = Figure(figsize=(6, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), marker in zip(errors.items(), "os^"):
+        axes.plot(calls, values, marker + "-", label=name, markersize=5)
+    axes.set(xscale="log", yscale="log", xlabel="calls of the network", ylabel="error of the end")
+    axes.set_xticks(calls, [str(count) for count in calls])
+    axes.minorticks_off()
+    axes.legend()
+    return figure
+
+
+# ---- levels ----------------------------------------------------------------------------------------------------
+
+
+@style()
+def spacings(levels: Mapping[str, Sequence[float]]) -> Figure:
+    """The log SNR of each walk's levels, as dots on one line each, from noise on the left to data on the right."""
+    figure = Figure(figsize=(7, 0.5 + 0.42 * len(levels)), layout="constrained")
+    axes = figure.subplots()
+    for i, values in enumerate(levels.values()):
+        colour = (BLUE, ORANGE, GREEN, PINK, SKY)[i % 5]
+        axes.plot([min(values), max(values)], [-i, -i], color=colour, linewidth=1, alpha=0.4)
+        axes.plot(values, [-i] * len(values), "o", color=colour, markersize=7)
+    axes.set_yticks([-i for i in range(len(levels))], list(levels))
+    axes.set(xlabel="log SNR:  noise  →  data", ylim=(0.6 - len(levels), 0.6))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+# ---- what was measured -----------------------------------------------------------------------------------------
+
+
+def measured(what: str) -> list[dict]:
+    """The rows that benchmarks/flow.py printed: "spacing", "velocity" or "reflow"."""
+    return json.loads(MEASURED.read_text(encoding="utf-8"))[what]
+
+
+def _band(axes, x: Sequence[float], shares: Sequence[Share], label: str, colour: str, marker: str) -> None:  # noqa: ANN001
+    low, high = np.array([share.interval() for share in shares]).T
+    axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+    values = [100 * share.right / share.count for share in shares]
+    axes.plot(x, values, marker + "-", color=colour, label=label, markersize=5)
+
+
+@style()
+def spacing_shares(steps: Sequence[int] = (5, 10)) -> Figure:
+    """The share of images with everything right over the guidance scale, for each spacing, with 95% intervals."""
+    rows = measured("spacing")
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    for axes, n in zip(figure.subplots(1, len(steps), sharey=True), steps):
+        for name, colour, marker in zip(("even in t", "even in s", "even in log SNR"), (BLUE, ORANGE, GREEN), "os^"):
+            mine = [row for row in rows if row["steps"] == n and row["spacing"] == name]
+            scales = [row["guidance"] for row in mine]
+            _band(axes, scales, [Share(*row["share"]) for row in mine], name, colour, marker)
+        axes.set_xticks([1, 2, 3, 4, 5, 7.5], ["1", "2", "3", "4", "5", "7.5"])
+        axes.set(title=f"{n} steps", xlabel="guidance scale", ylim=(0, 102))
+    figure.axes[0].set_ylabel("everything right, %")
+    figure.axes[0].legend(loc="lower left")
+    return figure
