@@ -571,6 +571,7 @@ def grade(folder: Path, output: str, jobs: int, seconds: int, megabytes: int, no
     file, course, count = check_output(output, (".csv",)), course_notebooks(notebooks), len(submissions(folder))
     assert file is not None
     print(guard.sentence(), file=sys.stderr)
+    start = time.perf_counter()
     with tqdm(total=count, unit="notebook", disable=not _shows_progress()) as bar:
         rows = run(folder, course, Limits(seconds, megabytes), jobs, lambda row: bar.update() and None)
     file.write_text(table(rows), encoding="utf-8")
@@ -578,6 +579,8 @@ def grade(folder: Path, output: str, jobs: int, seconds: int, megabytes: int, no
     graded = [row for row in rows if not row.problem]
     right, of = sum(row.right for row in graded), sum(len(row.exercises) for row in graded)
     print(f"wrote {file}, {len(rows)} notebooks, {right} of {of} exercises right, {count - len(graded)} not graded")
+    memory = max(row.megabytes for row in rows) / 1000
+    print(f"took {time.perf_counter() - start:.0f} s, with {jobs} at a time and at most {memory:.1f} GB each")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

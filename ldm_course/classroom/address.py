@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import quote
 
 from ldm_course.errors import InputError
 
@@ -22,13 +23,14 @@ MOVING = "This would move the course from {} to {}, but {}; the way back would n
 
 
 def forms(url: str) -> list[str]:
-    """The address as it stands in files: as a link, and on GitHub also as Colab, Binder and GitHub Pages know it."""
+    """The address as it stands in files: as a link, inside one, and on GitHub as Colab, Binder and Pages know it."""
+    plain = [url, quote(url, safe="")]
     if not url.startswith(GITHUB):
-        return [url]
+        return plain
     name = url.removeprefix(GITHUB)
     owner, _, repository = name.partition("/")
     others = [f"https://colab.research.google.com/github/{name}", f"https://mybinder.org/v2/gh/{name}"]
-    return [url, *others, f"https://{owner.lower()}.github.io/{repository}"]
+    return [*plain, *others, f"https://{owner.lower()}.github.io/{repository}"]
 
 
 def move(root: Path, files: list[Path], url: str) -> list[Path]:

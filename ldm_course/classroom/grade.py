@@ -37,6 +37,7 @@ class Row:
 
     exercises: those of its notebook. verdicts, words: exercise -> verdict, and what there is to say about it.
     problem: why nothing could be graded. filtered: whether the system call filter stood; None if nothing had to run.
+    megabytes: the most memory that its process had.
     """
 
     file: str
@@ -47,6 +48,7 @@ class Row:
     problem: str = ""
     filtered: bool | None = None
     seconds: float = 0.0
+    megabytes: float = 0.0
 
     @property
     def right(self) -> int:
@@ -170,6 +172,7 @@ def _take(row: Row, event: dict[str, Any], look: list[str]) -> None:
     if verdict == RIGHT and look:
         verdict, words = LOOK, "right, but it " + ", ".join(dict.fromkeys(look))
     row.verdicts[exercise], row.words[exercise] = verdict, words[:500]
+    row.megabytes = max(row.megabytes, event.get("megabytes", 0.0))
 
 
 def _event(line: bytes, token: str) -> dict[str, Any] | None:

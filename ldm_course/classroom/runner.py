@@ -69,7 +69,7 @@ def _work(asked: dict[str, Any], text: bytes, say: Say) -> None:
 
 
 def _run(notebook: Notebook, exercises: list[Exercise], answers: dict[str, Answer], megabytes: int, say: Say) -> None:
-    from ldm_course.classroom.guard import shut
+    from ldm_course.classroom.guard import most_megabytes, shut
 
     setup = next(cell for cell in notebook.cells if cell.kind == "code")
     given: dict[str, Any] = {"__name__": "__main__", "display": lambda *args, **kwargs: None}
@@ -84,7 +84,8 @@ def _run(notebook: Notebook, exercises: list[Exercise], answers: dict[str, Answe
         after = _parts()
         changed = [name for name, part in before.items() if after.get(name) is not part]
         seconds = round(time.process_time() - start, 1)
-        say(exercise=exercise.title, verdict=verdict, message=message[:1000], seconds=seconds, changed=changed[:5])
+        what = {"message": message[:1000], "seconds": seconds, "changed": changed[:5], "megabytes": most_megabytes()}
+        say(exercise=exercise.title, verdict=verdict, **what)
 
 
 def _verdict(exercise: Exercise, answer: Answer, given: dict[str, Any]) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from ldm_course.classroom.handouts import FOLD, printed, quiz_of
 from ldm_course.classroom.page import markdown
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
+EXERCISES = ("Exercise", "Open build", "Build:", "Paper and pencil")  # what their headings begin with
 LONGEST = 12  # lines of what a cell printed that fit on a slide
 DECK = """<!doctype html>
 <html lang="en">
@@ -78,7 +79,8 @@ def _slides(notebook: Notebook, figures: Path) -> list[Slide]:
                 break
             if not cell.id.startswith("solution-"):
                 headings = re.findall(r"^(#{2,3}) (.*)$", cell.source, re.MULTILINE)
-                heading = headings[-1][1] if headings else heading
+                names = [name for _, name in headings if not name.startswith(EXERCISES)]
+                heading = names[-1] if names else heading
                 new = new or any(marks == "##" for marks, _ in headings)
                 prose = f"{prose}\n\n{_plain(cell.source)}".strip()
             continue
@@ -135,7 +137,7 @@ def _of_code(notebook: Notebook, cell: Cell, figures: Path, heading: str, outcom
                 break
     if slides:
         slides[-1].notes = f"```\n{text}```" if text else ""
-    elif text and len(text.splitlines()) <= LONGEST and cell.id != "progress":
+    elif text and len(text.splitlines()) <= LONGEST and not cell.id.startswith((*EXERCISE, "progress")):
         slides.append(Slide(f'{heading}<pre class="printed">{escape(text)}</pre>'))
     return slides
 

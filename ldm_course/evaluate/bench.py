@@ -110,7 +110,7 @@ def bench(
         label = f"{row.task} of {row.images}, {row.who}"
         print(f"{label:43} {row.seconds:8.3f} {row.ratio:6.2f} {row.warm_up:5.1f}s {row.largest:10d} {row.mean:8.2f}")
     results = settings | {"start_up": start_up, "rows": [asdict(row) for row in rows]}
-    (out / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "bench.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plot(rows).savefig(out / "bench.png", dpi=144)
     return rows
 

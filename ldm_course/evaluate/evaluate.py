@@ -122,7 +122,7 @@ class Report:
         for name, value in rows.items():
             print(f"{name:68} {value}", flush=True)
         self.rows |= rows
-        self.file.write_text(json.dumps(self.rows, indent=2, default=asdict) + "\n")
+        self.file.write_text(json.dumps(self.rows, indent=2, default=asdict) + "\n", encoding="utf-8")
 
 
 def _prompts_followed(label: str, scenes: list[Scene], found: list[dict[str, str]]) -> dict[str, Share]:

@@ -88,7 +88,7 @@ def read_training(model_folder: Path) -> dict[str, Any]:
 
     The first shipped model's file says "judge" for the classifier and "pictures" for the dataset's size.
     """
-    training = json.loads((model_folder / "training.json").read_text())
+    training = json.loads((model_folder / "training.json").read_text(encoding="utf-8"))
     training = {"classifier" if name == "judge" else name: facts for name, facts in training.items()}
     for stage in WHAT:
         options = training.get(stage, {}).get("options", {})
@@ -128,7 +128,8 @@ def _rows(training: dict[str, Any], suffix: str = "") -> Iterator[str]:
 
 def main(model_folder: Path, evaluation_folder: Path) -> None:
     """Write README.md and its images into the model's folder."""
-    evaluation, pictures = json.loads((evaluation_folder / "evaluation.json").read_text()), model_folder / "pictures"
+    evaluation = json.loads((evaluation_folder / "evaluation.json").read_text(encoding="utf-8"))
+    pictures = model_folder / "pictures"
     sheets = [name for name in SHEETS if (evaluation_folder / f"{name}.png").is_file()]
     shutil.rmtree(pictures, ignore_errors=True)  # those of an earlier evaluation
     pictures.mkdir()

@@ -71,6 +71,7 @@ def _render_all(path: Path, name: str, seed: int, count: int, size: int) -> None
             for start, job in zip(tqdm(starts, desc=f"rendering {name} images", unit_scale=CHUNK), jobs):
                 out[start : start + CHUNK] = job.result()
         out.flush()
+        del out  # Windows does not rename a file that is mapped
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -53,10 +53,10 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     words = sorted({word for text in texts for word in text.replace(",", " ").split()})
-    (folder / "known_words.txt").write_text("\n".join(words) + "\n")
+    (folder / "known_words.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return CLIPTokenizer.from_pretrained(folder)
 
 

@@ -116,7 +116,7 @@ def train(
             training.resume()
         if main:
             settings = json.dumps(asdict(options), indent=2, default=str)
-            (options.out / "options.json").write_text(settings + "\n")
+            (options.out / "options.json").write_text(settings + "\n", encoding="utf-8")
             if training.share >= 1.0:
                 tqdm.write(f"{name}: the steps or minutes are used up; raise --steps or --minutes to continue.")
         training.run(name, sample if main else None)
@@ -207,7 +207,7 @@ class Training(Generic[M]):
 
         def finish() -> None:
             save_tensors(self.ema.state_dict(), unfinished / "ema.safetensors")
-            (unfinished / "progress.json").write_text(json.dumps(asdict(self.progress)))
+            (unfinished / "progress.json").write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
             os.replace(unfinished, folder)
             for other in {*folder.parent.iterdir()} - {*checkpoints(self.options.out)[:2]}:
                 shutil.rmtree(other)
@@ -318,7 +318,7 @@ def check_run(options: Options) -> None:
 
 def read_options(out: Path) -> dict[str, Any]:
     """The options that a run was last called with."""
-    return json.loads((out / "options.json").read_text())
+    return json.loads((out / "options.json").read_text(encoding="utf-8"))
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -328,7 +328,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 def read_progress(checkpoint: Path) -> Progress:
     """How far a run was at a checkpoint, with what it logged until then."""
-    return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    return Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

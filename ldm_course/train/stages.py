@@ -293,7 +293,7 @@ def assemble(run: Path) -> Path:
     """
     check_trained_together(run, "clip", "unet")
     text_encoder, tokenizer = read_text(run)
-    known_words = frozenset((run / "clip" / "tokenizer" / "known_words.txt").read_text().split())
+    known_words = frozenset((run / "clip" / "tokenizer" / "known_words.txt").read_text(encoding="utf-8").split())
     folder, new = run / "model", run / "model.tmp"
     shutil.rmtree(new, ignore_errors=True)
     model = LatentDiffusion(read_vae(run), read_unet(run), text_encoder, tokenizer, unet.SCHEDULE, known_words)
@@ -306,11 +306,11 @@ def assemble(run: Path) -> Path:
         facts |= _read(run, stage).trained
     gpu, cpu = torch.cuda.is_available(), f"a CPU with {os.cpu_count()} cores ({platform.machine()})"
     facts["machine"] = f"one {torch.cuda.get_device_name()}" if gpu else cpu
-    facts["notes"] = (run / "notes.txt").read_text() if (run / "notes.txt").exists() else ""
+    facts["notes"] = (run / "notes.txt").read_text(encoding="utf-8") if (run / "notes.txt").exists() else ""
     for file in new.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors' own mode lets nobody else read them
-    (new / CHECKSUMS).write_text(checksums(new))
-    (new / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (new / CHECKSUMS).write_text(checksums(new), encoding="utf-8")
+    (new / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # also its model card, which would describe other weights
     new.rename(folder)
     return folder
@@ -338,7 +338,7 @@ def take_from_model(folder: Path, run: Path, stage: str) -> None:
             if name == "clip":
                 shutil.copytree(folder / "tokenizer", run / "clip" / "tokenizer", dirs_exist_ok=True)
     if not (run / "notes.txt").exists():
-        (run / "notes.txt").write_text(facts["notes"])
+        (run / "notes.txt").write_text(facts["notes"], encoding="utf-8")
 
 
 def checksums(folder: Path) -> str:

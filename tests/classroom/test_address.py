@@ -40,7 +40,13 @@ def test_there_and_back_is_exact(files, url):
     changed = move(folder, copies, url)
     names = {file.relative_to(folder).as_posix() for file in changed}
     notebooks = {name for name in (file.relative_to(folder).as_posix() for file in copies) if name.endswith(".ipynb")}
-    assert {"README.md", "pyproject.toml", "CONTRIBUTING.md"} | notebooks <= names
+    assert {
+        "README.md",
+        "pyproject.toml",
+        "CONTRIBUTING.md",
+        "CITATION.cff",
+        "docs/addresses.md",
+    } | notebooks <= names
     assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["urls"]["Repository"] == url
     for name in notebooks:
         text = (folder / name).read_text(encoding="utf-8")
