@@ -47,15 +47,10 @@ def the_class(course: dict[str, Notebook], folder: Path) -> dict[str, tuple[str,
     for titles in (("timesteps", "guide"), ("timesteps", "guide", "loop")):  # the first ones right
         add("04", {title: right["04"][title] for title in titles}, dict.fromkeys(titles, ("right", "")))
     for number, module in (("04", nb04_txt2img), ("04", nb04_txt2img), ("05", nb05_img2img), ("06", nb06_inpainting)):
-        nth = (
-            1 + len(expected) % 2
-        )  # a typical mistake in each exercise; the first one of 05 img2img passes its check
-        wrong = {title: mistakes[nth] for title, mistakes in module.MISTAKES.items()}
-        add(
-            number,
-            {title: body for title, (body, _) in wrong.items()},
-            {t: ("wrong", w) for t, (_, w) in wrong.items()},
-        )
+        nth = 1 + len(expected) % 2  # of the typical mistakes; the first one of 05 img2img passes its check
+        wrong = {title: mistakes[min(nth, len(mistakes) - 1)] for title, mistakes in module.MISTAKES.items()}
+        says = {title: ("wrong", words) for title, (_, words) in wrong.items()}
+        add(number, {title: body for title, (body, _) in wrong.items()}, says)
     for body, verdict, words in HOSTILE.values():
         answers = {"timesteps": right["04"]["timesteps"], ATTACKED: body}
         add("04", answers, {"timesteps": ("right", ""), ATTACKED: (verdict, words)})
