@@ -68,8 +68,8 @@ def remedies(counts: Mapping[str, tuple[int, int]], total: int, joined: int = 0)
     for i, (name, (matching, bare)) in enumerate(counts.items()):
         axes.plot(bare, matching, "o" if i < joined else "D", color=plots.BLUE if i < joined else plots.ORANGE, ms=9)
         crowded = any(abs(y - matching) < 1.5 and 0 < bare - x < 3 for y, x in points)  # another point at its left
-        offset = (5, -18) if crowded else (-10, -4)
-        axes.annotate(name, (bare, matching), offset, textcoords="offset points", fontsize=10, ha="right")
+        offset, side = ((-4, -18), "left") if crowded else ((-10, -4), "right")
+        axes.annotate(name, (bare, matching), offset, textcoords="offset points", fontsize=10, ha=side)
     axes.plot(total, total, "*", color=plots.GREEN, ms=14)
     axes.annotate("ideal", (total, total), xytext=(0, 9), textcoords="offset points", ha="center", color=plots.GREEN)
     axes.set(

@@ -20,7 +20,7 @@ from ldm_course.scenes import Scene
 
 TASKS = ("txt2img", "img2img", "inpaint")
 PARTS = ("text encoder", "encoder", "decoder", "unet", "guidance", "step", "noise", "add noise", "known region")
-PROMPTS = {"txt2img": "a dog with glasses", "img2img": "a dog with glasses", "inpaint": "a brown dog running"}
+PROMPTS = {"txt2img": "a dog with glasses", "img2img": "a dog with glasses", "inpaint": "a dog running"}
 STRENGTH = 0.6
 TINTS = {INK: "#ffffff", BLUE: "#dcebf5", ORANGE: "#fdf1ea"}
 THUMB = 0.95  # side of a small image; a unit is an inch
