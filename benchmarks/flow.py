@@ -1,6 +1,6 @@
 """The shipped model as a flow: where the levels stand, and what two minutes of further training change.
 
-    python benchmarks/flow.py spacing     the same steps over three spacings of the levels: about 40 minutes
+    python benchmarks/flow.py spacing     the same steps over four spacings of the levels: about 40 minutes
     python benchmarks/flow.py velocity    the UNet learns to predict the velocity, for a few minutes
     python benchmarks/flow.py reflow      and then to go straight, in 1, 2 and 4 steps
 
@@ -28,22 +28,27 @@ import ldm_course as ldm
 from ldm_course.evaluate.classifier import classify, load_classifier
 from ldm_course.evaluate.metrics import Share, all_right, test_scenes
 from ldm_course.images import to_tensor
-from ldm_course.samplers import Step, ddim, dpmpp_2m, flow_euler, log_snr
+from ldm_course.samplers import Step, ddim, flow_euler, log_snr
 from ldm_course.scenes import ATTRIBUTES, Scene, random_caption, training_scene
 from ldm_course.schedule import NoiseSchedule
 
 BATCH = 40  # images generated at once
 SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 7.5)
-SPACINGS = ("even in t", "even in s", "even in log SNR")
+SPACINGS = ("even in t", "even in s", "even in log SNR", "even in s, shifted")
+SHIFT = 3.0  # Stable Diffusion 3's
 LEVELS = 4  # of the walk that reflow straightens
 
 
 def timesteps(schedule: NoiseSchedule, n: int, spacing: str) -> list[int]:
-    """n timesteps from 999 down, evenly spaced in one of three measures of time, or those of `schedule.timesteps`."""
+    """n timesteps from 999 down, evenly spaced in one of four measures of time, or those of `schedule.timesteps`."""
     if spacing == "even in t":
         return schedule.timesteps(n, "trailing")
     if spacing == "even in s":
         return schedule.timesteps_at(even(schedule.flow_times[-1].item(), 0.0, n)).tolist()
+    if spacing == "even in s, shifted":
+        last = schedule.flow_times[-1].item()
+        s = even(last / (SHIFT - (SHIFT - 1) * last), 0.0, n)  # what the shift makes of these begins at the last
+        return schedule.timesteps_at(SHIFT * s / (1 + (SHIFT - 1) * s)).tolist()
     if spacing == "even in log SNR":
         every = torch.tensor([log_snr(a) for a in schedule.alpha_bars.tolist()])
         wanted = even(every[-1].item(), every[0].item(), n)
@@ -98,20 +103,24 @@ def walk(
 
 
 def row(out: Path | None, **values: object) -> None:
-    """Print a row, and append it to a file."""
-    said = {name: str(value).strip() for name, value in values.items()}
-    print("| " + " | ".join(said.values()) + " |", flush=True)
+    """Print a row of a table, and append it to a JSON file."""
+    print("| " + " | ".join(str(value).strip() for value in values.values()) + " |", flush=True)
     if out is not None:
         plain = {name: [v.right, v.count] if isinstance(v, Share) else v for name, v in values.items()}
-        with out.open("a") as file:
-            file.write(json.dumps(plain) + "\n")
+        rows = json.loads(out.read_text()) if out.exists() else []
+        out.write_text("[\n" + ",\n".join(json.dumps(each) for each in [*rows, plain]) + "\n]\n")
 
 
 # ---- the spacing of the levels ---------------------------------------------------------------------------------
 
 
 def spacing(
-    model: ldm.LatentDiffusion, count: int, out: Path | None, counts: Sequence[int], scales: Sequence[float]
+    model: ldm.LatentDiffusion,
+    count: int,
+    out: Path | None,
+    counts: Sequence[int],
+    names: Sequence[str],
+    scales: Sequence[float],
 ) -> None:
     exam, to_one = Exam(model, count), replace(model.schedule, set_alpha_to_one=True)
     few = Exam(model, BATCH)
@@ -121,10 +130,10 @@ def spacing(
         apart = (few.sample(model, steps, 7.5, flow_euler) - by_ddim).abs().max() / by_ddim.abs().max()
         print(f"5 steps {name}, {steps}: flow and DDIM are {apart:.0e} of the largest value apart")
     for n in counts:
-        for name in (*SPACINGS, "leading") if n == 5 else SPACINGS:
+        for name in names:
             for scale in scales:
                 share = exam.share(model, timesteps(model.schedule, n, name), scale)
-                row(out, steps=n, spacing=name, guidance=scale, share=share)
+                row(out, what="spacing", steps=n, spacing=name, guidance=scale, share=share)
 
 
 # ---- to predict the velocity -----------------------------------------------------------------------------------
@@ -186,24 +195,23 @@ def velocity(model: ldm.LatentDiffusion, count: int, out: Path | None, minutes: 
         for n in (4, 20):
             share = exam.share(student.model, timesteps(model.schedule, n, "even in s"), 3.0)
             loss = sum(student.losses[-50:]) / max(1, len(student.losses[-50:]))
-            row(out, minutes=until, updates=student.steps, loss=round(loss, 4), steps=n, guidance=3.0, share=share)
+            row(out, what="velocity", minutes=until, updates=student.steps, loss=round(loss, 4), steps=n, share=share)
     if out is not None:
-        torch.save(student.model.unet.state_dict(), out.with_suffix(".pt"))
+        torch.save(student.model.unet.state_dict(), out.with_name("velocity.pt"))
 
 
 # ---- to go straight --------------------------------------------------------------------------------------------
 
 
 def pairs(model: ldm.LatentDiffusion, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, the latent that ten guided steps of DPM-Solver++ make of it, and the context that they had."""
+    """Noise, the latent that six steps at guidance 3 make of it, and the context that they had."""
     scenes = [training_scene(1, i) for i in range(count)]
     noise = ldm.sampling.draw_noise((count, 4, 16, 16), torch.Generator().manual_seed(10_000))
     texts = [random_caption(scene, random.Random(f"reflow-{i}")) for i, scene in enumerate(scenes)]
     context = torch.cat([model.embed(texts[i : i + 100]) for i in range(0, count, 100)])
-    empty, steps = model.embed([""]), timesteps(model.schedule, 10, "even in t")
+    empty, steps = model.embed([""]), timesteps(model.schedule, 6, "even in t")
     ends = [
-        walk(model, x_T, words, empty, steps, 3.0, dpmpp_2m)
-        for x_T, words in zip(noise.split(BATCH), context.split(BATCH))
+        walk(model, x_T, words, empty, steps, 3.0) for x_T, words in zip(noise.split(BATCH), context.split(BATCH))
     ]
     return noise, torch.cat(ends), context
 
@@ -221,7 +229,7 @@ def reflow(
     for n in (1, 2, 4):
         for scale in (1.0, 3.0):
             share = exam.share(model, timesteps(model.schedule, n, "even in s"), scale)
-            row(out, minutes="before", updates=0, loss="", steps=n, guidance=scale, share=share)
+            row(out, what="before reflow", guidance=scale, steps=n, share=share)
     begin = time.perf_counter()
     noise, ends, context = pairs(model, made)
     print(f"{made} pairs took {time.perf_counter() - begin:.0f} s", flush=True)
@@ -235,15 +243,17 @@ def reflow(
         picks = torch.randint(len(noise), (16,))
         t = visited[torch.randint(LEVELS, (16,))]  # only the levels that are visited are learnt
         x_t = schedule.add_noise(ends[picks], noise[picks], t)
+        first = (t == visited[0])[:, None, None, None]
+        x_t = torch.where(first, noise[picks], x_t)  # as a walk begins: without the trace of the image at t = 999
         return (unet(x_t, t, context[picks]) - (noise[picks] - ends[picks])).square().mean()
 
     for until in student.learn(loss_of, minutes):
         for n in (1, 2, 4):
             share = exam.share(student.model, timesteps(model.schedule, n, "even in s"), 1.0)
             loss = sum(student.losses[-50:]) / max(1, len(student.losses[-50:]))
-            row(out, minutes=until, updates=student.steps, loss=round(loss, 4), steps=n, guidance=1.0, share=share)
+            row(out, what="reflow", minutes=until, updates=student.steps, loss=round(loss, 4), steps=n, share=share)
     if out is not None:
-        torch.save(student.model.unet.state_dict(), out.with_suffix(".pt"))
+        torch.save(student.model.unet.state_dict(), out.with_name("reflow.pt"))
 
 
 def main() -> None:
@@ -251,15 +261,16 @@ def main() -> None:
     parser.add_argument("what", choices=("spacing", "velocity", "reflow"))
     parser.add_argument("--count", type=int, default=200, help="images for each row")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20], help="of the walks of `spacing`")
+    parser.add_argument("--spacings", nargs="+", default=[*SPACINGS, "leading"], help="of `spacing`")
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES, help="of guidance, for `spacing`")
     parser.add_argument("--minutes", type=float, nargs="+", default=[0.0, 1.0, 2.0, 4.0], help="when to judge")
-    parser.add_argument("--pairs", type=int, default=600, help="of noise and latent, for reflow")
+    parser.add_argument("--pairs", type=int, default=1500, help="of noise and latent, for reflow")
     parser.add_argument("--start", type=Path, help="a UNet of `velocity` for reflow to start from")
-    parser.add_argument("--out", type=Path, help="a file of JSON lines, and weights beside it")
+    parser.add_argument("--out", type=Path, help="a JSON file to add the rows to; weights go beside it")
     arguments = parser.parse_args()
     model, count, out = ldm.load(device="cpu"), arguments.count, arguments.out
     if arguments.what == "spacing":
-        spacing(model, count, out, arguments.steps, arguments.scales)
+        spacing(model, count, out, arguments.steps, arguments.spacings, arguments.scales)
     elif arguments.what == "velocity":
         velocity(model, count, out, arguments.minutes)
     else:
