@@ -1,0 +1,154 @@
+"""Notebook beyond/teach_it: its drawings and prompts, its figures, its definitions, and a short lesson."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import one_sentence, relative_error
+from lab_helpers import definitions, solution
+from PIL import Image
+
+import ldm_course as ldm
+from ldm_course.evaluate.metrics import Share
+from ldm_course.lab.beyond_teach import figures, world
+from ldm_course.lora import LoRALinear, add_lora, lora_layers, lora_parameters
+from ldm_course.model import LatentDiffusion
+from ldm_course.scenes import is_held_out
+from ldm_course.scenes.held_out import HELD_OUT
+from ldm_course.train import teach
+
+INPUTS = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.randn(2, 77, 24)
+
+
+# ---- drawings and prompts --------------------------------------------------------------------------------------
+
+
+def test_the_drawings_are_eight_different_sleeping_elephants():
+    scenes = world.drawings()
+    assert scenes == world.drawings() and len(set(scenes)) == 8
+    assert all(world.ELEPHANT.items() <= scene.attributes().items() for scene in scenes)
+    others = [pair for pair in HELD_OUT if pair != world.ELEPHANT]
+    assert not [pair for pair in others for scene in scenes if pair.items() <= scene.attributes().items()]
+    assert {scene.place for scene in scenes} == set(ldm.scenes.ATTRIBUTES["place"])
+    assert {scene.colour for scene in scenes} == set(ldm.scenes.ATTRIBUTES["colour"])
+
+
+def test_every_wording_names_the_elephant_and_its_sleep():
+    for scene in world.drawings():
+        texts = world.wordings(scene, 8)
+        assert texts == world.wordings(scene, 8) and len(texts) == 8
+        assert all("elephant" in text and any(word in text for word in ("sle", "nap")) for text in texts)
+    assert world.wordings(world.drawings()[0], 0) == []
+
+
+def test_test_scenes_are_not_held_out_but_for_what_is_fixed():
+    assert not any(map(is_held_out, world.test_scenes(50)))
+    asleep = world.test_scenes(50, **world.ELEPHANT)
+    assert all(world.ELEPHANT.items() <= scene.attributes().items() for scene in asleep)
+    assert len(set(asleep)) == 50 and not set(asleep) & set(world.drawings())
+    captions = world.full_captions(asleep)
+    assert len(set(captions)) > 45 and all(scene.colour in text for scene, text in zip(asleep, captions))
+
+
+def test_the_judge_sees_what_is_drawn():
+    scenes = [*world.drawings(), *world.test_scenes(8)]
+    drawn = [scene.render() for scene in scenes]
+    assert world.Judge().right(drawn, scenes) == Share(16, 16)
+    assert world.Judge().right(drawn, scenes[::-1]).right < 4
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------
+
+
+def test_an_image_of_full_rank_is_the_image_in_grey():
+    image = world.drawings()[0].render()
+    grey = np.asarray(image.convert("L"), dtype=int)
+    errors = [np.abs(np.asarray(figures.of_rank(image, r), dtype=int)[..., 0] - grey).mean() for r in (1, 8, 64, 128)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] == 0 < errors[0]
+    assert len(figures.rank_pages(image)) == len(figures.RANKS)
+
+
+def test_figures_say_what_they_are_given():
+    two_ways = figures.two_ways(128, 64, 8).axes[0]
+    assert {"W\n128 x 64\nstays as it is", "A   8 x 64", "B   128 x 8"} <= {
+        text.get_text() for text in two_ways.texts
+    }
+    shares = figures.shares({"elephants": {"before": Share(1, 20), "after": Share(15, 20)}}).axes[0]
+    assert [text.get_text() for text in shares.texts] == ["1 of 20", "15 of 20"]
+
+
+# ---- what the notebook defines ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def defined() -> dict[str, Any]:
+    return definitions("teach_it", LoRALinear=LoRALinear)
+
+
+def taught(model: LatentDiffusion, rank: int = 2) -> LatentDiffusion:
+    unet = add_lora(model.unet, rank, target_modules=teach.TARGETS)
+    for weight in lora_parameters(unet):
+        torch.nn.init.normal_(weight, std=0.1)
+    return replace(model, unet=unet)
+
+
+def test_lora_weights_are_those_of_lora(model, defined):
+    there = taught(model)
+    assert {id(w) for w in defined["lora_weights"](there.unet)} == {id(w) for w in lora_parameters(there.unet)}
+
+
+@torch.no_grad()
+def test_with_strength_scales_a_copy(model, defined):
+    there = taught(model)
+    full = there.unet(*INPUTS)
+    assert torch.equal(defined["with_strength"](there, 0).unet(*INPUTS), model.unet(*INPUTS))
+    assert torch.equal(defined["with_strength"](there, 1).unet(*INPUTS), full)
+    twice = defined["with_strength"](there, 2).unet(*INPUTS)
+    assert relative_error(twice, ldm.lora.scale_lora(there.unet, 2)(*INPUTS)) <= 1e-5
+    assert torch.equal(there.unet(*INPUTS), full)
+
+
+@torch.no_grad()
+def test_two_lessons_stacked_are_two_lessons_added(model, defined):
+    elephants, style = taught(model, 2), taught(model, 3)
+    defined |= {"small": model, "taught": elephants, "style": style, "stack": solution("teach_it", "stack")}
+    both = defined["both"](0.5, 2.0).unet
+    around = {}
+    for name, layer in lora_layers(ldm.lora.scale_lora(style.unet, 2.0)).items():
+        inner = lora_layers(ldm.lora.scale_lora(elephants.unet, 0.5))[name]
+        around[name] = LoRALinear(inner, 3, 6.0)
+        around[name].lora_A, around[name].lora_B = layer.lora_A, layer.lora_B
+    assert relative_error(both(*INPUTS), ldm.lora.with_layers(model.unet, around)(*INPUTS)) <= 1e-5
+
+
+def test_the_open_build_names_what_is_missing(model):
+    from ldm_course.lab.beyond_teach.checks import own_drawings
+
+    images = [Image.new("RGB", (64, 64), (20 * i, 0, 0)) for i in range(4)]
+    assert own_drawings(lambda: (images, ["red"] * 4), model).status == "right"
+    assert "4 to 20" in own_drawings(lambda: (images * 6, ["red"] * 24), model).message
+    assert own_drawings(lambda: (images, ...), model).status == "not tried"
+    with one_sentence("captions for 3"):
+        teach.encode_examples(model, images, [["red"]] * 3)
+
+
+# ---- the lesson ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_short_lesson_teaches_the_shipped_model_sleeping_elephants():
+    small, judge = ldm.load(device="cpu"), world.Judge()
+    scenes = world.drawings()
+    new = teach.encode_examples(small, [s.render() for s in scenes], [world.wordings(s, 8) for s in scenes])
+    old = teach.joined(list(teach.generate_examples(small, teach.small_world_prompts(16))))
+    *_, last = teach.teach(small, new, old, steps=60)
+    quick = {"scheduler": "dpm++", "num_inference_steps": 10, "guidance_scale": 4.0, "seed": 500}
+    asked = world.test_scenes(12, **world.ELEPHANT)
+    before, after = (
+        judge.right(ldm.txt2img(one, world.full_captions(asked), **quick), asked).right for one in (small, last.model)
+    )
+    assert before <= 1 and after >= 4
