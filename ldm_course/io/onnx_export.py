@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from torch.export import Dim
 
 from ldm_course.blocks import Attention
 from ldm_course.errors import InputError
+from ldm_course.io.atomic import whole_folder
 from ldm_course.io.save import write_vocabulary
 from ldm_course.model import LatentDiffusion, check_model
 from ldm_course.text import tokenize
@@ -78,11 +78,8 @@ def export_onnx(
     folder = check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
 
-    new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
-        errors = {}
+    errors = {}
+    with whole_folder(folder) as new:
         for name, network in _networks(model, attention).items():
             file = new / f"{name}.onnx"
             write_network(network, file, int8)
@@ -95,16 +92,6 @@ def export_onnx(
         described = _description(model) | {"files": _checksums(new), "relative_errors": errors}
         text = json.dumps(described, ensure_ascii=False, allow_nan=False)
         (new / "model.json").write_text(text + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return errors
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm_course.errors import InputError
+from ldm_course.io.atomic import whole_folder
 from ldm_course.io.configs import write_configs, write_json
 from ldm_course.io.load import DTYPES, read_tokenizer
 from ldm_course.io.weights import STEMS
@@ -51,23 +52,11 @@ def save(model: LatentDiffusion, folder: str | Path, dtype: torch.dtype | None =
     if not is_new and not (folder / "model_index.json").is_file():
         raise InputError(f"The folder {folder} exists and is not a model; save to a new or an empty folder.")
 
-    new, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)
-    try:
+    with whole_folder(folder) as new:
         _write(model, new, dtype)
-        if folder.exists():
-            for path in folder.iterdir():
-                if not (new / path.name).exists():
-                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        for path in folder.iterdir() if folder.exists() else ():
+            if not (new / path.name).exists():
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
 
 
 def _write(model: LatentDiffusion, folder: Path, dtype: torch.dtype | None) -> None:
