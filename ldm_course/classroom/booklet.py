@@ -8,7 +8,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from ldm_course.classroom.course import Exercise, Notebook
+from ldm_course.classroom.course import Cell, Exercise, Notebook
 from ldm_course.classroom.handouts import FOLD, printed, quiz_of
 from ldm_course.classroom.page import markdown
 
@@ -67,7 +67,8 @@ def _questions(teaching: Path) -> str:
     """The questions to pause at, with answers: that section of docs/teaching.md."""
     text = teaching.read_text(encoding="utf-8") if teaching.is_file() else ""
     found = re.search(r"^## Pause and ask\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
-    return f"<h2>Pause and ask</h2>\n{markdown(found[1])}" if found else ""
+    words = re.sub(r"\[([^\]]*)\]\((?!http)[^)]*\)", r"\1", found[1]) if found else ""  # links lead out of the zip
+    return f"<h2>Pause and ask</h2>\n{markdown(words)}" if words else ""
 
 
 def _chapter(notebook: Notebook, hints: dict[str, list[list[str]]]) -> str:
@@ -124,14 +125,18 @@ def _pencil(notebook: Notebook) -> str:
     return markdown("\n\n".join(found))
 
 
+def is_bet(cell: Cell) -> bool:
+    return cell.kind == "code" and cell.id.startswith("bet-")
+
+
 def bets_of(notebook: Notebook) -> list[tuple[str, str]]:
     """Each bet's question, and how it came out in the notebook's run."""
     found: list[tuple[str, str]] = []
     question = ""
     for cell in notebook.cells:
-        if cell.id.startswith("bet-"):
-            call = next(node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call))
-            question = str(ast.literal_eval(call.args[0]))
+        if is_bet(cell):
+            calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+            question = str(ast.literal_eval(calls[0].args[0]))
         elif question and (outcome := re.search(r"It is: (.*?)\. \(", printed(cell.outputs))):
             found.append((question, outcome[1]))
             question = ""

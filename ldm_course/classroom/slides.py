@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ldm_course.classroom.booklet import bets_of, heading_of, title_of
+from ldm_course.classroom.booklet import bets_of, heading_of, is_bet, title_of
 from ldm_course.classroom.course import EXERCISE, Cell, Notebook
 from ldm_course.classroom.handouts import FOLD, printed, quiz_of
 from ldm_course.classroom.page import markdown
@@ -116,7 +116,7 @@ def _title(notebook: Notebook) -> Slide:
 def _of_code(notebook: Notebook, cell: Cell, figures: Path, heading: str, outcomes: dict[str, str]) -> list[Slide]:
     """The slides of a code cell: a bet, or one for each figure, or what it printed."""
     heading = f"<h2>{markdown(heading).removeprefix('<p>').removesuffix('</p>')}</h2>"
-    if cell.id.startswith("bet-"):
+    if is_bet(cell):
         words = next(iter("".join(each["data"]["text/plain"]) for each in cell.outputs if "data" in each), "")
         question = next((question for question in outcomes if question in words), "")
         choices = words.removeprefix("(Your bet: ").removesuffix(")").removeprefix(question).strip().split(" · ")

@@ -15,7 +15,7 @@ from lab_helpers import own_package
 
 from ldm_course.classroom import kit
 from ldm_course.classroom.answers import Submission
-from ldm_course.classroom.booklet import bets_of, heading_of
+from ldm_course.classroom.booklet import bets_of, heading_of, is_bet
 from ldm_course.classroom.course import course_notebooks
 from ldm_course.classroom.handouts import quiz_of, students_copy
 from ldm_course.classroom.page import KATEX, print_pdf
@@ -59,7 +59,7 @@ def test_a_student_s_copy_has_no_outputs_and_no_answers(notebook):
 
 @each_notebook
 def test_every_bet_has_an_outcome_and_every_exercise_a_heading(notebook):
-    bets = [cell for cell in notebook.cells if cell.id.startswith("bet-")]
+    bets = [cell for cell in notebook.cells if is_bet(cell)]
     assert len(bets_of(notebook)) == len(bets)
     assert all(heading_of(notebook, exercise)[1] for exercise in notebook.exercises())
 
