@@ -152,3 +152,15 @@ def test_a_short_lesson_teaches_the_shipped_model_sleeping_elephants():
         judge.right(ldm.txt2img(one, world.full_captions(asked), **quick), asked).right for one in (small, last.model)
     )
     assert before <= 1 and after >= 4
+
+
+def test_diffusers_unet_has_the_lora(tmp_path, capfd):
+    small, file = ldm.load(device="cpu"), tmp_path / "lora.safetensors"
+    there = taught(small)
+    ldm.save_lora(there, file)
+    inputs = torch.randn(1, 4, 16, 16), torch.tensor([500]), torch.randn(1, 77, 128)
+    with torch.no_grad():
+        theirs = world.diffusers_unet(file)(*inputs).sample
+        assert relative_error(small.unet(*inputs), theirs) > 0.01
+        assert relative_error(there.unet(*inputs), theirs) <= 1e-5
+    assert capfd.readouterr().err == "", "a notebook shows it"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ldm_course.evaluate.metrics import Share
 from ldm_course.lab.shared import plots
@@ -68,6 +68,17 @@ def rank_pages(image: Image.Image) -> list[Image.Image]:
         titles = [f"all {side * side:,} values", f"rank {rank}: {2 * side * rank:,} values"]
         pages.append(plots.grid([[image.convert("L").convert("RGB"), of_rank(image, rank)]], titles, side=320))
     return pages
+
+
+def page(drawing: Image.Image, image: Image.Image, step: int, steps: int) -> Image.Image:
+    """A drawing, what the model generates after so many steps, and a bar that says how far the lesson is."""
+    pair = plots.grid([[drawing, image]], ["a drawing", f"after {step} steps"], side=224)
+    canvas = Image.new("RGB", (pair.width, pair.height + 20), "white")
+    canvas.paste(pair, (0, 0))
+    pen, y = ImageDraw.Draw(canvas), pair.height + 8
+    pen.rectangle((0, y, canvas.width - 1, y + 9), fill="#dddddd")
+    pen.rectangle((0, y, round((canvas.width - 1) * step / steps), y + 9), fill=plots.ORANGE)
+    return canvas
 
 
 @plots.style()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from PIL import Image
+from torch import nn
 
 from ldm_course.evaluate.classifier import classify, load_classifier
 from ldm_course.evaluate.metrics import Share
+from ldm_course.evaluate.reference import diffusers_pipeline
 from ldm_course.images import to_tensor
 from ldm_course.io.bundled import bundled_path
+from ldm_course.io.load import load
 from ldm_course.scenes import ATTRIBUTES, Scene, random_mention, random_scene
 
 ELEPHANT = {"animal": "elephant", "action": "sleeping"}
@@ -63,3 +67,10 @@ class Judge:
         """How many images show all five attributes of their scenes."""
         seen = self.look(images)
         return Share(sum(one == scene.attributes() for one, scene in zip(seen, scenes)), len(scenes))
+
+
+def diffusers_unet(file: Path) -> nn.Module:
+    """diffusers' UNet of the shipped model, which has loaded a LoRA as its `load_lora_weights` does. Needs peft."""
+    unet = diffusers_pipeline(load(device="cpu"), bundled_path()).unet  # type: ignore[attr-defined]
+    unet.load_lora_adapter(file.parent, prefix="unet", weight_name=file.name)
+    return unet
