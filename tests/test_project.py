@@ -22,7 +22,8 @@ import ldm_course
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWNER_NAME = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-MARKDOWN = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+FOUND = [path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+MARKDOWN = [path.as_posix() for path in FOUND if "node_modules" not in path.parts]
 NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("notebooks/**/*.ipynb"))]
 PAGES = [*MARKDOWN, *NOTEBOOKS, "ldm_course/pretrained/README.md"]
 

