@@ -91,7 +91,9 @@ def _slides(notebook: Notebook, figures: Path) -> list[Slide]:
         if cell.id.startswith(EXERCISE) and place in exercises:
             name, level = heading_of(notebook, exercises[place])
             task = prose.rpartition(f"{name} {level}")[2].strip()
-            code = f"<pre><code>{escape(_blank(cell.source))}</code></pre>"
+            blank = _blank(cell.source)
+            size = ' class="long"' if len(blank.splitlines()) > LONGEST else ""
+            code = f"<pre{size}><code>{escape(blank)}</code></pre>"
             found.append(Slide(f"<h2>{escape(name)} <small>{level}</small></h2>{markdown(_first(task))}{code}"))
         for slide in found:
             slide.notes, slide.new = f"{prose}\n\n{slide.notes}".strip(), new
