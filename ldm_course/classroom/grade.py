@@ -29,6 +29,8 @@ LARGEST = 30_000_000  # bytes of a file that is read at all
 STARTING = 300  # seconds that Python and the model may take to load
 KEPT = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TEMP", "TMP", "VIRTUAL_ENV")  # of the environment
 PACKAGE = Path(__file__).parents[1]
+RUNNING: set[subprocess.Popen] = set()
+STOPPING = threading.Event()  # after Ctrl-C
 
 
 @dataclass
@@ -97,6 +99,7 @@ def grade(
     """
     course, limits, files = course or course_notebooks(), limits or Limits(), submissions(folder)
     rows: dict[Path, Row] = {}
+    STOPPING.clear()
     with ThreadPoolExecutor(jobs) as pool:
         names = {file: one_line("/".join(_below(file, folder))) for file in files}
         tasks = {pool.submit(grade_one, file, names[file], course, limits): file for file in files}
@@ -105,7 +108,10 @@ def grade(
                 rows[tasks[task]] = task.result()
                 progress(task.result())
         except KeyboardInterrupt:
+            STOPPING.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                process.kill()
             raise
     return [rows[file] for file in files]
 
@@ -122,7 +128,7 @@ def grade_one(file: Path, name: str, course: Sequence[Notebook], limits: Limits)
     if text is None:
         row.problem = "not a file" if size is None else f"larger than {LARGEST // 10**6} MB"
         return row
-    while _run(text, row, course[0].path.parent.resolve(), limits):
+    while _run(text, row, course[0].path.parent.resolve(), limits) and not STOPPING.is_set():
         pass  # an exercise had to be stopped, and its process with it: the others need a new one
     row.seconds = time.monotonic() - start
     return row
@@ -204,12 +210,14 @@ def _runner(given: bytes, course: Path) -> Iterator[queue.Queue[bytes]]:
             lines.put(b"")
 
         threading.Thread(target=read, daemon=True).start()
+        RUNNING.add(process)
         try:
             with contextlib.suppress(OSError):  # it may have died already
                 process.stdin.write(given)
                 process.stdin.close()
             yield lines
         finally:
+            RUNNING.discard(process)
             process.kill()
             while not lines.empty():
                 lines.get()  # so that the reader comes to its end

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from students import FORGED, HOSTILE, handed_in, save, solutions
@@ -169,3 +173,18 @@ def test_the_command(course, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert done.value.code == 0 and "2 of 2 exercises right" in out and "Students' code runs" in err
     assert (tmp_path / "out.csv").read_text().splitlines()[1] == "ann.ipynb,01,2,2,,right,right"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as on Unix")
+def test_ctrl_c_ends_it_at_once(course, tmp_path):
+    for i in range(3):
+        save(handed_in(course[0], {"double": "while True: pass"}), tmp_path / "in" / f"{i}.ipynb")
+    options = ["-o", str(tmp_path / "out.csv"), "--notebooks", str(tmp_path / "course"), "--jobs", "2"]
+    command = [sys.executable, "-m", "ldm_course.cli", "grade", str(tmp_path / "in"), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert "Students' code runs" in process.stderr.readline()
+        time.sleep(2)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130 and "stopped" in process.stderr.read()
+        assert time.monotonic() - start < 15, "an exercise may take 60 s"
