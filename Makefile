@@ -82,7 +82,9 @@ docs/class/node_modules/.package-lock.json: docs/class/package-lock.json
 	npm --prefix docs/class ci --no-fund --no-audit
 
 # The course at another address, a fork's:  make address URL=https://github.com/you/your-fork
-address: $(VENV)/.core
+# (pyproject.toml changes, so the stamp is not asked whether it is new: nothing need be installed for the way back.)
+address:
+	@test -e $(VENV)/.core || $(MAKE) $(VENV)/.core
 	@$(PY) -m ldm_course.classroom.address "$(URL)"
 
 # Some of the tests:  make test-site TESTS="-k offline"
