@@ -96,8 +96,11 @@ class Submission:
         others = [other for i, other in enumerate(self.bodies) if i != where and isinstance(other, list)]
         places = [Place(body, of_course=False), *_above(self.notebook, exercise)]
         code = needed(name, [*places, *(Place(other, of_course=False) for other in others)])
-        given = attributes([*blank, *ast.parse(exercise.solution).body])
+        ours = [*blank, *ast.parse(exercise.solution).body]
+        given = attributes(ours)
+        usual = {word for node in ours for word in suspicions(node, given)}  # an exercise may need some of it
         look = [word for node, of_course in code if not of_course for word in suspicions(node, given)]
+        look = [word for word in look if word not in usual]
         return Answer(name, [without_check(node) for node, _ in code], tuple(dict.fromkeys(look)))
 
 
