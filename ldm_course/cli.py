@@ -434,7 +434,7 @@ LORA_FILE_TEXT = "The .safetensors to write; it must not exist yet."
 @_option("--prior-images", "N", "Of these, generated first; 0 for none.", NATURAL, 64)
 @_option("--steps", "N", "More is slower, and follows the images more closely.", POSITIVE, 300)
 @_option("--rank", "N", "Size of the LoRA.", POSITIVE, 8)
-@_option("--learning-rate", "X", "The highest one, above 0.", float, 2e-3)
+@_option("--learning-rate", "X", "The highest one, above 0.", float, 1.5e-3)
 @_option("--batch-size", "N", "Images in a step, and as many to keep.", POSITIVE, 8)
 @click.option("--mirror/--no-mirror", default=True, help="Learn from the mirrored images, too.")
 @_option("--seed", "N", "Of the LoRA and the noise.", NATURAL, 0)

@@ -175,7 +175,7 @@ def teach(
     rank: int = 8,
     lora_alpha: float | None = None,
     target_modules: Sequence[str] = TARGETS,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1.5e-3,
     batch_size: int = 8,
     seed: int = 0,
 ) -> Iterator[Lesson]:
@@ -205,7 +205,7 @@ def teach_folder(
     prior_images: int = 64,
     steps: int = 300,
     rank: int = 8,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1.5e-3,
     batch_size: int = 8,
     mirror: bool = True,
     seed: int = 0,

@@ -113,16 +113,16 @@ def test_with_strength_scales_a_copy(model, defined):
 
 
 @torch.no_grad()
-def test_two_lessons_stacked_are_two_lessons_added(model, defined):
-    elephants, style = taught(model, 2), taught(model, 3)
-    defined |= {"small": model, "taught": elephants, "style": style, "stack": solution("teach_it", "stack")}
-    both = defined["both"](0.5, 2.0).unet
+def test_two_lessons_as_one_are_two_lessons_added(model, defined):
+    one, other = taught(model, 2), taught(model, 3)
+    defined |= {"small": model, "stack": solution("teach_it", "stack")}
+    added = defined["added"](one, other, 0.5, 2.0).unet
     around = {}
-    for name, layer in lora_layers(ldm.lora.scale_lora(style.unet, 2.0)).items():
-        inner = lora_layers(ldm.lora.scale_lora(elephants.unet, 0.5))[name]
+    for name, layer in lora_layers(ldm.lora.scale_lora(other.unet, 2.0)).items():
+        inner = lora_layers(ldm.lora.scale_lora(one.unet, 0.5))[name]
         around[name] = LoRALinear(inner, 3, 6.0)
         around[name].lora_A, around[name].lora_B = layer.lora_A, layer.lora_B
-    assert relative_error(both(*INPUTS), ldm.lora.with_layers(model.unet, around)(*INPUTS)) <= 1e-5
+    assert relative_error(added(*INPUTS), ldm.lora.with_layers(model.unet, around)(*INPUTS)) <= 1e-5
 
 
 def test_the_open_build_names_what_is_missing(model):

@@ -1,8 +1,8 @@
-"""What notebook teach_it draws: the two thin matrices, learning curves, and what was learnt and forgotten."""
+"""What notebook teach_it draws: the two thin matrices, images of low rank, and what was learnt and forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -113,16 +113,4 @@ def shares(rows: Mapping[str, Mapping[str, Share]]) -> Figure:
     for name in models:
         axes.plot([], [], "o", color=colours[name], label=name)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models))
-    return figure
-
-
-@plots.style()
-def starts(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """How the loss falls from several starts, on a logarithmic scale."""
-    figure = Figure(figsize=(7, 2.7), layout="constrained")
-    axes = figure.subplots()
-    for (name, values), style in zip(curves.items(), ("-", "--", "-.", ":")):
-        axes.plot(values, style, label=name)
-    axes.set(xlabel="step", ylabel="loss", yscale="log", xlim=(0, None))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
