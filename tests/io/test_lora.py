@@ -16,6 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 import ldm_course as ldm
+from ldm_course.io import lora as module
 from ldm_course.io.lora import load_lora, read_lora, save_lora
 from ldm_course.lora import ATTENTION, add_lora, lora_layers, lora_parameters, remove_lora
 from ldm_course.model import LatentDiffusion
@@ -243,3 +244,16 @@ def test_other_mistakes_get_a_sentence(model, file, tmp_path):
     with one_sentence("not finite"):
         save_lora(broken, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir()), "nothing half-written is left"
+
+
+def test_a_compiled_model_stays_compiled(model, file, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(module, "compile_unet", compiled.append)
+    load_lora(model, file)
+    assert not compiled
+    unet = remove_lora(add_lora(model.unet))  # a copy
+    unet._compiled_call_impl = unet.forward
+    ours = load_lora(replace(model, unet=unet), file)
+    assert compiled == [ours.unet] and ours.unet._compiled_call_impl is None, "the new one, not the old one's code"
+    with one_sentence("own UNet"):
+        load_lora(replace(model, unet=lambda *inputs: inputs[0]), file)

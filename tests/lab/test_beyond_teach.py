@@ -81,6 +81,13 @@ def test_figures_say_what_they_are_given():
     assert [text.get_text() for text in shares.texts] == ["1 of 20", "15 of 20"]
 
 
+def test_a_page_s_bar_grows_with_the_lesson():
+    image = Image.new("RGB", (8, 8), "white")
+    bars = [np.asarray(figures.page(image, image, step, 200))[-6] for step in (0, 100, 200)]
+    coloured = [(bar == (213, 94, 0)).all(axis=1).mean() for bar in bars]  # ORANGE
+    assert coloured[0] < 0.01 and abs(coloured[1] - 0.5) < 0.01 and coloured[2] == 1
+
+
 # ---- what the notebook defines ---------------------------------------------------------------------------------
 
 
