@@ -546,7 +546,7 @@ OWN_TEXT = "With the course's own notebooks, solutions included."
 @click.argument("folder", type=Path)
 @_option("--output -o", "FILE", "The .csv to write; replaced if it exists.", default="grades.csv")
 @_option("--jobs -j", "N", "Notebooks at a time; each takes about 1 GB of memory.", POSITIVE, 1)
-@_option("--seconds", "N", "Stop an exercise that takes longer.", POSITIVE, 60)
+@_option("--seconds", "N", "Stop an exercise that takes longer.", POSITIVE, 120)
 @_option("--megabytes", "N", "Stop an exercise that takes more memory, beside the model.", POSITIVE, 2000)
 @_option("--notebooks", "FOLDER", OWN_TEXT, Path, shown="those of the clone that this folder is in")
 def grade(folder: Path, output: str, jobs: int, seconds: int, megabytes: int, notebooks: Path | None) -> None:
@@ -559,7 +559,7 @@ def grade(folder: Path, output: str, jobs: int, seconds: int, megabytes: int, no
     \b
     Examples:
       ldm-course grade submissions
-      ldm-course grade submissions -o monday.csv --jobs 4 --seconds 120
+      ldm-course grade submissions -o monday.csv --jobs 4 --seconds 300
     """
     from tqdm import tqdm
 

@@ -61,7 +61,7 @@ class Row:
 class Limits:
     """Of one exercise: seconds on the clock, and megabytes beside those of the model."""
 
-    seconds: float = 60
+    seconds: float = 120
     megabytes: int = 2000
 
 
