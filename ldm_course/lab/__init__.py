@@ -6,7 +6,7 @@ Here are the names that all notebooks share. Each notebook's own figures and che
 
 from ldm_course.evaluate.reference import diffusers_pipeline
 from ldm_course.lab.shared import diagrams, plots, widgets
-from ldm_course.lab.shared.exercises import exercise, progress, summary
+from ldm_course.lab.shared.exercises import exercise, summary
 from ldm_course.lab.shared.measure import interval
 from ldm_course.lab.shared.painter import MaskPainter
 from ldm_course.lab.shared.plugs import plug
@@ -24,7 +24,6 @@ __all__ = [
     "load_model",
     "plots",
     "plug",
-    "progress",
     "show_source",
     "summary",
     "widgets",

@@ -775,7 +775,9 @@ def solver(yours: Solver) -> Verdict:
     elif not ours < 0.999 * ddim:
         message = f"Its error is {ours:.3f}, and DDIM's is {ddim:.3f}, with {used} and {CALLS} calls."
     else:
+        dpm = _off(with_dpmpp_2m(predict, start, levels), exact)
         message = f"With {used} calls it is {ddim / ours:.1f} times nearer to the exact path than DDIM."
+        message += f" DPM-Solver++ 2M is {ddim / dpm:.1f} times nearer."
         return Verdict(RIGHT, message)
     return Verdict(WRONG, message, answer=with_dpmpp_2m)
 

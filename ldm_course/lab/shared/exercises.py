@@ -41,6 +41,3 @@ def summary() -> None:
         print(f"{MARKS[verdict.status]:18} {name}")
     count = [sum(verdict.status == status for verdict in VERDICTS.values()) for status in (RIGHT, WRONG, NOT_TRIED)]
     print("{} right, {} not yet right, {} not tried".format(*count))
-
-
-progress = summary  # its name before

@@ -108,7 +108,7 @@ def png(figure: Figure | Image.Image) -> bytes:
     """The figure as a PNG file of at most 256 colours: small for curves and latents."""
     image = rendered(figure) if isinstance(figure, Figure) else figure.convert("RGB")
     file = io.BytesIO()
-    image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    image.quantize(256, Image.Quantize.MEDIANCUT, 1, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()
 
 
@@ -137,7 +137,7 @@ def animation(frames: Sequence[Image.Image], seconds: float = 4.0, hold: float =
     together = Image.new("RGB", (frames[0].width, len(frames) * frames[0].height))
     for i, frame in enumerate(frames):
         together.paste(frame, (0, i * frame.height))
-    palette = together.quantize(256, Image.Quantize.MEDIANCUT)
+    palette = together.quantize(256, Image.Quantize.MEDIANCUT, 1)
     drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     each = round(1000 * seconds / max(1, len(frames) - 1))
     durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
