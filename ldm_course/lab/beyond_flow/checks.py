@@ -482,7 +482,7 @@ def reference_morph(start: Tensor, end: Tensor) -> Field:
         picks = (torch.randint(len(x), (count,), dtype=torch.int64, device="cpu") for x in (end, start))
         return end[next(picks)], start[next(picks)]
 
-    return toy.fit(pairs, 1500)
+    return toy.fit(pairs, 1200)
 
 
 def morph(yours: Learner) -> Verdict:

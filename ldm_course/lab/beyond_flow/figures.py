@@ -18,6 +18,7 @@ from ldm_course.lab.shared.plots import AMBER, BLUE, GREEN, INK, ORANGE, PINK, S
 
 REACH = 2.6  # the plane is drawn from -REACH to REACH
 WHEEL = LinearSegmentedColormap.from_list("wheel", [BLUE, GREEN, AMBER, ORANGE, PINK, BLUE])
+SPACINGS = {"even in t": BLUE, "even in s": ORANGE, "even in log SNR": GREEN, "even in s, shifted": PINK}
 MEASURED = Path(__file__).with_name("measured.json")  # by benchmarks/flow.py; docs/flow.md has the same as tables
 
 # ---- the plane -------------------------------------------------------------------------------------------------
@@ -112,8 +113,8 @@ def spacings(levels: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def measured(what: str) -> list[dict]:
-    """The rows that benchmarks/flow.py printed: "spacing", "velocity" or "reflow"."""
-    return json.loads(MEASURED.read_text(encoding="utf-8"))[what]
+    """The rows of benchmarks/flow.py: of its "spacing", "velocity", "before reflow" or "reflow"."""
+    return [row for row in json.loads(MEASURED.read_text(encoding="utf-8")) if row["what"] == what]
 
 
 def _band(axes, x: Sequence[float], shares: Sequence[Share], label: str, colour: str, marker: str) -> None:  # noqa: ANN001
@@ -129,12 +130,35 @@ def spacing_shares(steps: Sequence[int] = (5, 10)) -> Figure:
     rows = measured("spacing")
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     for axes, n in zip(figure.subplots(1, len(steps), sharey=True), steps):
-        for name, colour, marker in zip(("even in t", "even in s", "even in log SNR"), (BLUE, ORANGE, GREEN), "os^"):
+        for (name, colour), marker in zip(SPACINGS.items(), "os^D"):
             mine = [row for row in rows if row["steps"] == n and row["spacing"] == name]
+            mine.sort(key=lambda row: row["guidance"])
             scales = [row["guidance"] for row in mine]
             _band(axes, scales, [Share(*row["share"]) for row in mine], name, colour, marker)
         axes.set_xticks([1, 2, 3, 4, 5, 7.5], ["1", "2", "3", "4", "5", "7.5"])
         axes.set(title=f"{n} steps", xlabel="guidance scale", ylim=(0, 102))
     figure.axes[0].set_ylabel("everything right, %")
     figure.axes[0].legend(loc="lower left")
+    return figure
+
+
+@style()
+def few_steps() -> Figure:
+    """The share of images with everything right in 1, 2 and 4 steps, before reflow and after it."""
+    before, after = measured("before reflow"), measured("reflow")
+    last = max(row["minutes"] for row in after)
+    curves = {
+        "before, guidance 3": [row for row in before if row["guidance"] == 3],
+        "before, guidance 1": [row for row in before if row["guidance"] == 1],
+        f"after {last:g} minutes of reflow": [row for row in after if row["minutes"] == last],
+    }
+    figure = Figure(figsize=(6, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for (name, rows), colour, marker in zip(curves.items(), (PINK, BLUE, ORANGE), "so^"):
+        counts = [row["steps"] for row in rows]
+        places = [float(i) for i in range(len(counts))]
+        _band(axes, places, [Share(*row["share"]) for row in rows], name, colour, marker)
+    axes.set_xticks(range(len(counts)), [f"{count} step{'s' * (count > 1)}" for count in counts])
+    axes.set(ylabel="everything right, %", ylim=(0, 102))
+    axes.legend(loc="lower right")
     return figure
