@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ldm_course import blocks
-from ldm_course.lab.nb02_unet import checks, figures, probes, training
+from ldm_course.lab.nb02_unet import checks, figures, liar, probes, training
 from ldm_course.pipelines import txt2img
 from ldm_course.unet import UNet, UNetConfig, timestep_embedding
 
@@ -154,3 +154,16 @@ def test_the_tiny_world_and_its_error(model):
             return torch.zeros_like(x_t)
 
     assert 0.9 < training.error(Zero(), model) < 1.1, "the noise's own variance"
+
+
+def test_the_liar_believes_anew_after_each_control(model):
+    x0, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
+    words, level, off, note, image = (widget := liar.liar(model, x0, eps, "a dog")).children
+    assert widget.children[0].value == "a dog"
+    drawings = [image.value]
+    for control, value in ((words, "a cat in the snow"), (level, 900), (off, -300)):
+        control.value = value
+        drawings.append(image.value)
+    assert len(set(drawings)) == 4 and note.value == "t = 900, and it is told t = 600."
+    off.value = 400
+    assert note.value == "t = 900, and it is told t = 999."

@@ -86,6 +86,27 @@ def test_the_widget_follows_its_controls():
     assert len(set(drawings)) == 4 and done.max == done.value == 4
 
 
+def test_a_dot_of_one_s_own_walks_home_from_where_it_was_put():
+    asked = []
+
+    def way(x, y, steps):
+        asked.append((x, y, steps))
+        return torch.linspace(1, 0, steps + 1).view(-1, 1, 1) * torch.tensor([[[x, y]]])
+
+    widget = explorer.own_dot(way)
+    pad, controls = widget.children
+    x, y, steps = controls.children[:3]
+    drawings = [pad.image]
+    pad.point = [0.5, -1.0]
+    assert (x.value, y.value) == (0.5, -1.0) == asked[-1][:2]
+    drawings.append(pad.image)
+    for control, value in ((y, 1.5), (steps, 3)):
+        control.value = value
+        drawings.append(pad.image)
+    assert asked[-1] == (0.5, 1.5, 3) and pad.point == [0.5, 1.5]
+    assert len(set(drawings)) >= 3
+
+
 def test_board_draws_dots_where_they_are():
     image = figures.board(torch.zeros(0, 2), torch.tensor([[-1.5, 1.5]]), "#ff0000", side=120, radius=5)
     place = round((1 - 1.5 / figures.REACH) * 60)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ldm_course.errors import InputError
 from ldm_course.images import to_pil, to_tensor
-from ldm_course.lab.nb01_vae.pad import LatentPad
 from ldm_course.lab.shared import plots
+from ldm_course.lab.shared.pad import PointPad
 from ldm_course.scenes import ATTRIBUTES, Scene, training_scene
 
 SMALL = 32  # pixels, the side of the small scenes
@@ -225,7 +225,7 @@ def explorer(maps: dict[str, LatentMap]) -> ipywidgets.VBox:
     sliders = [
         ipywidgets.FloatSlider(value=0.0, min=-reach, max=reach, step=0.05, description=name) for name in ("z1", "z2")
     ]
-    pad = LatentPad(maps[which.value].map, maps[which.value].reach)
+    pad = PointPad(maps[which.value].map, maps[which.value].reach)
     image = ipywidgets.Image(format="jpeg", layout={"width": "320px", "height": "320px"})
 
     def draw(change: object = None) -> None:
@@ -260,7 +260,10 @@ def posteriors(panels: dict[str, tuple[Tensor, Tensor | None]], labels: dict[str
         labels: of `faces`.
         reach: each panel shows -reach to reach.
     """
-    figure = Figure(figsize=(max(2.6, 4.2 - 0.5 * len(panels)) * len(panels) + 1.3, 3.6), layout="constrained")
+    figure = Figure(
+        figsize=(max(3.0, 5.2 - 0.5 * len(panels)) * len(panels) + 1.4, 4.4 if len(panels) < 3 else 3.6),
+        layout="constrained",
+    )
     for axes, (title, (mean, std)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for radius, shade in ((3, 0.10), (2, 0.16), (1, 0.26)):
             axes.add_patch(Circle((0, 0), radius, facecolor=plots.SKY, alpha=shade, edgecolor="none"))
@@ -274,7 +277,7 @@ def posteriors(panels: dict[str, tuple[Tensor, Tensor | None]], labels: dict[str
                     points[:, 0], points[:, 1], s=22, marker=marker, c=[colours[j] for j in chosen], linewidths=0
                 )
         else:
-            axes.scatter(*mean.T.numpy(), 3, colours)
+            axes.scatter(*mean.T.numpy(), 4, colours)
             for centre, width, colour in zip(mean.tolist(), std.tolist(), colours):
                 size = (4 * width[0], 4 * width[1])
                 axes.add_patch(Ellipse(centre, *size, facecolor=colour, alpha=0.2, edgecolor="none"))
@@ -283,7 +286,7 @@ def posteriors(panels: dict[str, tuple[Tensor, Tensor | None]], labels: dict[str
     dots = [Line2D([], [], marker="o", ls="", color=FUR[name], label=f"{name} fur") for name in COLOURS]
     if any(std is None for _, std in panels.values()):
         dots += [Line2D([], [], marker=m, ls="", color=plots.INK, label=name) for name, m in MARKERS.items()]
-    figure.legend(handles=[*dots, Patch(color=plots.SKY, alpha=0.4, label="prior")], loc="outside right")
+    figure.legend(handles=[*dots, Patch(color=plots.SKY, alpha=0.4, label="prior")], loc="outside right center")
     return figure
 
 

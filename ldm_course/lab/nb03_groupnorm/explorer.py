@@ -1,8 +1,8 @@
-"""The widget of notebook 03: from noise to the islands, with any number of steps."""
+"""The widgets of notebook 03: from noise to the islands, with any number of steps, and from any place."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import ipywidgets
@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from ldm_course.lab.nb03_groupnorm import toy
-from ldm_course.lab.nb03_groupnorm.figures import board, destinies
+from ldm_course.lab.nb03_groupnorm.figures import REACH, board, destinies
 from ldm_course.lab.shared.live import follow
+from ldm_course.lab.shared.pad import PointPad
 from ldm_course.lab.shared.plots import png
 from ldm_course.pipelines import SAMPLERS
 from ldm_course.schedule import NoiseSchedule
@@ -59,3 +60,35 @@ def explorer(schedule: NoiseSchedule) -> ipywidgets.VBox:
 
     follow({"sampler": sampler, "steps": steps, "done": done}, work, note)
     return ipywidgets.VBox([ipywidgets.HBox([sampler, steps]), ipywidgets.HBox([play, done]), note, image])
+
+
+Way = Callable[[float, float, int], torch.Tensor]  # (x, y, steps) -> the points that are passed, (steps + 1, 1, 2)
+
+
+def one_way(way: Way, x: float, y: float, steps: int, side: int = 400) -> Image.Image:
+    """The way home of one dot that starts at (x, y)."""
+    points, which = toy.islands()
+    path = way(x, y, steps)
+    return board(points, path[-1], destinies(path[-1], points, which), path, side=side, radius=5)
+
+
+def own_dot(way: Way) -> ipywidgets.HBox:
+    """Drag a dot of noise over the islands, by the mouse or two sliders, and see its way home follow."""
+    x, y = (
+        ipywidgets.FloatSlider(value=value, min=-REACH, max=REACH, step=0.05, description=name)
+        for name, value in (("x", -1.8), ("y", 1.8))
+    )
+    steps = ipywidgets.IntSlider(value=20, min=1, max=50, description="steps")
+    pad, note = PointPad(one_way(way, x.value, y.value, steps.value), REACH), ipywidgets.Label()
+
+    def dragged(change: object) -> None:
+        x.value, y.value = pad.point
+
+    def work(values: dict[str, Any]) -> Generator:
+        yield
+        pad.put(values["x"], values["y"])
+        pad.show(one_way(way, values["x"], values["y"], values["steps"]), REACH)
+
+    pad.observe(dragged, names="point")
+    follow({"x": x, "y": y, "steps": steps}, work, note)
+    return ipywidgets.HBox([pad, ipywidgets.VBox([x, y, steps, note])])

@@ -1,4 +1,4 @@
-"""A pad on which one drags a point over a map, a widget on anywidget. Notebook 01."""
+"""A pad on which one drags a point over a map, a widget on anywidget. Notebooks 01 and 03."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ function render({ model, el }) {
   dot.style.cssText = "position: absolute; width: 16px; height: 16px; margin: -11px; border-radius: 50%;" +
     "background: #d55e00; border: 3px solid white; box-shadow: 0 0 3px #222; pointer-events: none";
   pad.setAttribute("role", "img");
-  pad.setAttribute("aria-label", "Map of the latents. Drag the point, or use the sliders below.");
+  pad.setAttribute("aria-label", "A map. Drag the point, or use the sliders.");
   pad.append(dot);
   el.append(pad);
 
@@ -55,7 +55,7 @@ export default { render };
 """
 
 
-class LatentPad(anywidget.AnyWidget):
+class PointPad(anywidget.AnyWidget):
     """A map with a point on it that one drags.
 
     image: base64 of the map as a JPEG.
