@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
@@ -117,28 +118,26 @@ def measured(what: str) -> list[dict]:
     return [row for row in json.loads(MEASURED.read_text(encoding="utf-8")) if row["what"] == what]
 
 
-def _band(axes, x: Sequence[float], shares: Sequence[Share], label: str, colour: str, marker: str) -> None:  # noqa: ANN001
-    low, high = np.array([share.interval() for share in shares]).T
-    axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
-    values = [100 * share.right / share.count for share in shares]
-    axes.plot(x, values, marker + "-", color=colour, label=label, markersize=5)
+def _shares(axes: Axes, x: Sequence[float], shares: Sequence[Share], label: str, colour: str, marker: str) -> None:
+    """A curve of shares in percent, with their 95% intervals."""
+    values = np.array([share.right / share.count for share in shares])
+    ends = np.array([share.interval() for share in shares]).reshape(-1, 2).T
+    errors = np.maximum(0, [values - ends[0], ends[1] - values])  # rounding may put 1 outside its interval
+    axes.errorbar(x, 100 * values, 100 * errors, fmt=marker + "-", color=colour, label=label, markersize=5, capsize=3)
 
 
 @style()
-def spacing_shares(steps: Sequence[int] = (5, 10)) -> Figure:
+def spacing_shares(steps: int = 5) -> Figure:
     """The share of images with everything right over the guidance scale, for each spacing, with 95% intervals."""
-    rows = measured("spacing")
-    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-    for axes, n in zip(figure.subplots(1, len(steps), sharey=True), steps):
-        for (name, colour), marker in zip(SPACINGS.items(), "os^D"):
-            mine = [row for row in rows if row["steps"] == n and row["spacing"] == name]
-            mine.sort(key=lambda row: row["guidance"])
-            scales = [row["guidance"] for row in mine]
-            _band(axes, scales, [Share(*row["share"]) for row in mine], name, colour, marker)
-        axes.set_xticks([1, 2, 3, 4, 5, 7.5], ["1", "2", "3", "4", "5", "7.5"])
-        axes.set(title=f"{n} steps", xlabel="guidance scale", ylim=(0, 102))
-    figure.axes[0].set_ylabel("everything right, %")
-    figure.axes[0].legend(loc="lower left")
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, colour), marker in zip(SPACINGS.items(), "os^D"):
+        rows = [row for row in measured("spacing") if (row["steps"], row["spacing"]) == (steps, name)]
+        rows.sort(key=lambda row: row["guidance"])
+        _shares(axes, [r["guidance"] for r in rows], [Share(*r["share"]) for r in rows], name, colour, marker)
+    axes.set_xticks([1, 2, 3, 4, 5, 7.5], ["1", "2", "3", "4", "5", "7.5"])
+    axes.set(xlabel="guidance scale", ylabel="everything right, %", ylim=(0, 104))
+    axes.legend(loc="lower left")
     return figure
 
 
@@ -157,8 +156,8 @@ def few_steps() -> Figure:
     for (name, rows), colour, marker in zip(curves.items(), (PINK, BLUE, ORANGE), "so^"):
         counts = [row["steps"] for row in rows]
         places = [float(i) for i in range(len(counts))]
-        _band(axes, places, [Share(*row["share"]) for row in rows], name, colour, marker)
+        _shares(axes, places, [Share(*row["share"]) for row in rows], name, colour, marker)
     axes.set_xticks(range(len(counts)), [f"{count} step{'s' * (count > 1)}" for count in counts])
-    axes.set(ylabel="everything right, %", ylim=(0, 102))
+    axes.set(ylabel="everything right, %", ylim=(0, 104))
     axes.legend(loc="lower right")
     return figure
