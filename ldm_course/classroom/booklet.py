@@ -57,6 +57,8 @@ def _times(course: list[Notebook], times: dict) -> str:
     lines.append("<th>all cells, s</th><th>the slowest cells, s</th></tr>")
     for notebook in course:
         cells = times["notebooks"].get(notebook.name, {})
+        if not cells:
+            continue
         slowest = sorted(((s, name) for name, s in cells.items() if name != "all others"), reverse=True)[:3]
         words = ", ".join(f"{name} {seconds:.0f}" for seconds, name in slowest)
         lines.append(f"<tr><td>{notebook.short}</td><td>{sum(cells.values()):.0f}</td><td>{escape(words)}</td></tr>")
@@ -75,7 +77,7 @@ def _chapter(notebook: Notebook, hints: dict[str, list[list[str]]]) -> str:
     parts = [f'<section class="chapter"><h2 id="{notebook.name}">{escape(title_of(notebook))}</h2>']
     time = re.search(r"^(\*\*Time\.\*\*.*|.*(?:takes|Plan).*hours?.*)$", notebook.cells[0].source, re.MULTILINE)
     parts += [markdown(time[0])] if time else []
-    checkpoints = [cell.source.removeprefix("> ") for cell in notebook.cells if cell.id.startswith("checkpoint-")]
+    checkpoints = [cell.source.removeprefix("> **Checkpoint.** ") for cell in notebook.cells if cell.id.startswith("checkpoint-")]
     if checkpoints:
         parts.append("<h3>Checkpoints</h3>" + markdown("\n".join(f"- {words}" for words in checkpoints)))
     if bets := bets_of(notebook):
