@@ -77,7 +77,9 @@ def _chapter(notebook: Notebook, hints: dict[str, list[list[str]]]) -> str:
     parts = [f'<section class="chapter"><h2 id="{notebook.name}">{escape(title_of(notebook))}</h2>']
     time = re.search(r"^(\*\*Time\.\*\*.*|.*(?:takes|Plan).*hours?.*)$", notebook.cells[0].source, re.MULTILINE)
     parts += [markdown(time[0])] if time else []
-    checkpoints = [cell.source.removeprefix("> **Checkpoint.** ") for cell in notebook.cells if cell.id.startswith("checkpoint-")]
+    checkpoints = [
+        cell.source.removeprefix("> **Checkpoint.** ") for cell in notebook.cells if cell.id.startswith("checkpoint-")
+    ]
     if checkpoints:
         parts.append("<h3>Checkpoints</h3>" + markdown("\n".join(f"- {words}" for words in checkpoints)))
     if bets := bets_of(notebook):
