@@ -131,6 +131,15 @@ export class Tour {
         make("p", {}, "Eight short steps, each beside its part of the machine."),
         make("ol", { class: "stops" }, ...titles),
         button("Start the tour", { class: "primary" }, () => this.go(0)),
+        make(
+          "p",
+          { class: "hint" },
+          "Beyond: ",
+          make("a", { href: `${NOTEBOOKS}beyond/teach_it.html` }, "teach this model something new"),
+          ", and ",
+          make("a", { href: `${NOTEBOOKS}beyond/flow.html` }, "see that it was a flow all along"),
+          ".",
+        ),
       );
       return;
     }
