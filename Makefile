@@ -70,6 +70,9 @@ site: $(VENV)/.test web/node_modules/.package-lock.json
 	rm -rf build/site
 	$(PY) -m sphinx -q -W -c docs -b html . build/site
 	cp -r web/dist build/site/live
+	mkdir -p build/site/_static/mathjax/output/chtml/fonts
+	cp web/node_modules/mathjax/es5/tex-chtml.js build/site/_static/mathjax
+	cp -r web/node_modules/mathjax/es5/output/chtml/fonts/woff-v2 build/site/_static/mathjax/output/chtml/fonts
 
 web/node_modules/.package-lock.json: web/package-lock.json
 	npm --prefix web ci --no-fund --no-audit

@@ -40,6 +40,7 @@ repository = about["urls"]["Repository"]
 html_theme = "sphinx_book_theme"
 html_title = "ldm_course"
 html_static_path = ["_static"]
+mathjax_path = "mathjax/tex-chtml.js"  # which `make site` copies there, so that no page needs another server
 html_extra_path = ["_root"]  # the front door leads to the live page
 html_css_files = ["site.css"]
 html_theme_options = {
