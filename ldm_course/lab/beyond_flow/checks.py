@@ -427,13 +427,14 @@ def flow_timesteps(yours: Times, schedule: NoiseSchedule) -> Verdict:
             nearest(times=lambda a: a.sqrt() / (a.sqrt() + (1 - a).sqrt())),
             "That is the share of the signal. The time s is the share of the noise, b / (a + b).",
         ),
-        (
-            lambda n, alpha_bars: [round(t) for t in torch.linspace(999, 0, n + 1)[:-1].tolist()],
-            "Those are even in t. Look for the t whose time s is nearest to each of the even times.",
-        ),
     ]
-
-    return compare(yours, even_times, [(n, schedule.alpha_bars) for n in (1, 5, 20)], mistakes)
+    verdict = compare(yours, even_times, [(n, schedule.alpha_bars) for n in (1, 5, 20)], mistakes)
+    if verdict.status == WRONG and verdict.message.startswith("The shape is right"):
+        steps = torch.as_tensor(yours(20, schedule.alpha_bars), dtype=torch.float64, device="cpu").diff()
+        if steps.max() - steps.min() <= 2:  # such as "trailing" spacing, or "leading"
+            hint = "Those are even in t. Look for the t whose time s is nearest to each of the even times."
+            return replace(verdict, message=hint)
+    return verdict
 
 
 Shift = Callable[[float, float], float]

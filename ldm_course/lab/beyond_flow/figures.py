@@ -149,7 +149,7 @@ def few_steps() -> Figure:
     curves = {
         "before, guidance 3": [row for row in before if row["guidance"] == 3],
         "before, guidance 1": [row for row in before if row["guidance"] == 1],
-        f"after {last:g} minutes of reflow": [row for row in after if row["minutes"] == last],
+        "after reflow": [row for row in after if row["minutes"] == last],
     }
     figure = Figure(figsize=(6, 3.0), layout="constrained")
     axes = figure.subplots()

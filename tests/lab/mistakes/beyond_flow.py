@@ -100,6 +100,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (TIMES.format("1 - alpha_bars", EVEN) + NEAREST, "even in 1 - alpha_bar"),
         ("return [round(t) for t in torch.linspace(999, 0, n + 1)[:-1].tolist()]", "even in t"),
         ("return [999 - round(i * 999 / n) for i in range(n)]", "even in t"),
+        ("return [1000 - i * (1000 // n) - 1 for i in range(n)]", "even in t"),
     ],
     "shift": [
         ("return k * s", "leaves the line"),
