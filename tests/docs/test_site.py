@@ -52,7 +52,9 @@ def test_the_figures_keep_their_alternative_texts(site):
         outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
         about = [each for output in outputs for each in output.get("metadata", {}).values()]
         expected = [each["alt"] for each in about if "alt" in each]
-        (page,) = [page for found, page in site.items() if found.stem == path.stem]
+        (page,) = [
+            page for found, page in site.items() if found.parts[-2:] == (path.parent.name, f"{path.stem}.html")
+        ]
         assert expected and [alt for image in page.images if (alt := image["alt"]) in expected] == expected
 
 
