@@ -155,6 +155,9 @@ def test_the_easel_gives_what_is_on_it():
     assert easel.choice.value == nb.easel.OWN and easel.drawing.getbbox() == (20, 20, 60, 50)
     easel.choice.value = "cat"
     assert torch.equal(easel.points(500), cat)
+    shown = easel.dots.value
+    easel.choice.value = nb.easel.OWN  # chosen, not painted: an empty sheet
+    assert easel.drawing.getbbox() is None and easel.dots.value != shown
 
 
 def test_board_draws_dots_where_they_are():

@@ -94,15 +94,14 @@ def test_a_dot_of_one_s_own_walks_home_from_where_it_was_put():
         return torch.linspace(1, 0, steps + 1).view(-1, 1, 1) * torch.tensor([[[x, y]]])
 
     widget = explorer.own_dot(way)
-    pad, controls = widget.children
-    x, y, steps = controls.children[:3]
-    drawings = [pad.image]
+    (pad, image), (x, y, steps) = widget.children[0].children, widget.children[1:4]
+    drawings = [image.value]
     pad.point = [0.5, -1.0]
     assert (x.value, y.value) == (0.5, -1.0) == asked[-1][:2]
-    drawings.append(pad.image)
+    drawings.append(image.value)
     for control, value in ((y, 1.5), (steps, 3)):
         control.value = value
-        drawings.append(pad.image)
+        drawings.append(image.value)
     assert asked[-1] == (0.5, 1.5, 3) and pad.point == [0.5, 1.5]
     assert len(set(drawings)) >= 3
 

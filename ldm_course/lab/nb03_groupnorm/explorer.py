@@ -72,14 +72,16 @@ def one_way(way: Way, x: float, y: float, steps: int, side: int = 400) -> Image.
     return board(points, path[-1], destinies(path[-1], points, which), path, side=side, radius=5)
 
 
-def own_dot(way: Way) -> ipywidgets.HBox:
-    """Drag a dot of noise over the islands, by the mouse or two sliders, and see its way home follow."""
+def own_dot(way: Way) -> ipywidgets.VBox:
+    """Drag a dot of noise over the islands, by the mouse or two sliders, and see its way home beside them."""
     x, y = (
         ipywidgets.FloatSlider(value=value, min=-REACH, max=REACH, step=0.05, description=name)
         for name, value in (("x", -1.8), ("y", 1.8))
     )
     steps = ipywidgets.IntSlider(value=20, min=1, max=50, description="steps")
-    pad, note = PointPad(one_way(way, x.value, y.value, steps.value), REACH), ipywidgets.Label()
+    points, _ = toy.islands()
+    pad, note = PointPad(board(points, side=400), REACH), ipywidgets.Label()
+    image = ipywidgets.Image(format="png", layout={"width": "320px", "height": "320px"})
 
     def dragged(change: object) -> None:
         x.value, y.value = pad.point
@@ -87,8 +89,8 @@ def own_dot(way: Way) -> ipywidgets.HBox:
     def work(values: dict[str, Any]) -> Generator:
         yield
         pad.put(values["x"], values["y"])
-        pad.show(one_way(way, values["x"], values["y"], values["steps"]), REACH)
+        image.value = png(one_way(way, values["x"], values["y"], values["steps"]))
 
     pad.observe(dragged, names="point")
     follow({"x": x, "y": y, "steps": steps}, work, note)
-    return ipywidgets.HBox([pad, ipywidgets.VBox([x, y, steps, note])])
+    return ipywidgets.VBox([ipywidgets.HBox([pad, image]), x, y, steps, note])
