@@ -12,7 +12,7 @@ from torch import Tensor
 from ldm_course import samplers
 from ldm_course.lab.beyond_flow import toy
 from ldm_course.lab.beyond_flow.toy import Field
-from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, not_tried, plugged, raised
+from ldm_course.lab.shared.verdict import RIGHT, WRONG, Verdict, compare, draws, not_tried, plugged, raised, stacked
 from ldm_course.model import LatentDiffusion
 from ldm_course.samplers import Noise, State
 from ldm_course.schedule import NoiseSchedule
@@ -190,19 +190,6 @@ def read_velocity(u: Tensor, x_t: Tensor, alpha_bar_t: float) -> tuple[Tensor, T
 
 def from_velocity(yours: Readings) -> Verdict:
     """x0_hat and eps, from the velocity, at a level of diffusion."""
-
-    def stacked(function: Readings) -> Callable[[Tensor, Tensor, float], Tensor | None]:
-        def both(u: Tensor, x: Tensor, a: float) -> Tensor | None:
-            answer = function(u, x, a)
-            if answer is None or answer is Ellipsis:
-                return None
-            if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-                raise ValueError("return two tensors, x0_hat and eps")
-            if any(part is Ellipsis or part is None for part in answer):
-                return None
-            return torch.stack(list(answer))
-
-        return both
 
     def weights(alpha_bar: float) -> tuple[float, float]:
         return sqrt(alpha_bar), sqrt(1 - alpha_bar)

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from ldm_course import samplers
 from ldm_course.groupnorm import GroupNorm, group_norm_by_hand
 from ldm_course.lab.nb03_groupnorm import toy
-from ldm_course.lab.shared.verdict import NOT_TRIED, RIGHT, STEPS, WRONG, Verdict, compare, draws, plugged, raised
+from ldm_course.lab.shared.verdict import (
+    NOT_TRIED,
+    RIGHT,
+    STEPS,
+    WRONG,
+    Verdict,
+    compare,
+    draws,
+    plugged,
+    raised,
+    stacked,
+)
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import txt2img
 from ldm_course.samplers import Noise, State, Step, log_snr
@@ -206,19 +217,6 @@ def from_v(yours: FromV) -> Verdict:
 
     def right(v: Tensor, x: Tensor, a: float) -> tuple[Tensor, Tensor]:
         return sqrt(a) * x - sqrt(1 - a) * v, sqrt(1 - a) * x + sqrt(a) * v
-
-    def stacked(function: FromV) -> Callable[[Tensor, Tensor, float], Tensor | None]:
-        def both(v: Tensor, x: Tensor, a: float) -> Tensor | None:
-            answer = function(v, x, a)
-            if answer is None or answer is Ellipsis:
-                return None
-            if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-                raise ValueError("return two tensors, x0_hat and eps")
-            if any(part is Ellipsis or part is None for part in answer):
-                return None
-            return torch.stack(list(answer))
-
-        return both
 
     def with_x0(x0_hat: Callable[[Tensor, Tensor, float], Tensor]) -> FromV:
         return lambda v, x, a: (x0_hat(v, x, a), right(v, x, a)[1])

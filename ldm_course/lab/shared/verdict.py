@@ -167,3 +167,19 @@ def _difference(answers: Sequence[Any], expected: Sequence[Any]) -> str:
         if not off <= 1e-5:  # NaN, too
             return f"The shape is right, but values are off by up to {off:.3g}."
     return "The values are almost right, but not quite."
+
+
+def stacked(function: Callable[..., Any]) -> Callable[..., Tensor | None]:
+    """The function with its two answers as one tensor, for `compare`; None if one of them is still dots."""
+
+    def both(*args: Any) -> Tensor | None:
+        answer = function(*args)
+        if answer is None or answer is Ellipsis:
+            return None
+        if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+            raise ValueError("return two tensors, x0_hat and eps")
+        if any(part is Ellipsis or part is None for part in answer):
+            return None
+        return torch.stack(list(answer))
+
+    return both
