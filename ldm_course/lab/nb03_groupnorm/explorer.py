@@ -69,7 +69,7 @@ def one_way(way: Way, x: float, y: float, steps: int, side: int = 400) -> Image.
     """The way home of one dot that starts at (x, y)."""
     points, which = toy.islands()
     path = way(x, y, steps)
-    return board(points, path[-1], destinies(path[-1], points, which), path, side=side, radius=5)
+    return board(points, path[-1], destinies(path[-1], points, which), path, side=side, radius=6)
 
 
 def own_dot(way: Way) -> ipywidgets.VBox:

@@ -50,7 +50,7 @@ def board(
     each = [colours] * count if isinstance(colours, str) else list(colours)
     if lines is not None:
         for k in range(count):
-            pen.line(pixels(lines[:, k]), fill=each[k], width=3, joint="curve")
+            pen.line(pixels(lines[:, k]), fill=each[k], width=round(radius), joint="curve")
     if dots is not None:
         for place, colour in zip(pixels(dots), each):
             disc(place, 2 * radius, colour)
