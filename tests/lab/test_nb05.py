@@ -55,6 +55,17 @@ def test_inversion_with_further_rounds_is_right(model, rounds):
     assert verdict.status == "right" and "away from the image's" in verdict.message
 
 
+def test_image_to_image_without_the_posteriors_noise_is_wrong_on_the_shipped_model_too():
+    """There one cannot see it: its posterior is so narrow that no pixel changes by more than 1."""
+    small = ldm.load(device="cpu")
+    mean = functools.partial(nb.checks._mistaken, mean=True)
+    verdict = nb.checks.img2img(mean, small)
+    assert verdict.status == "wrong" and "the posterior's mean" in verdict.message
+    other = nb.checks.img2img(lambda _, *case: nb.checks.reference(small, *case), small)
+    assert other.message.startswith("This uses `small`")
+    assert nb.checks.img2img(nb.checks._mistaken, small).status == "right"
+
+
 # ---- the studio ------------------------------------------------------------------------------------------------
 
 

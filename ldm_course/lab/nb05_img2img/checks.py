@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -262,8 +263,19 @@ WRONG_WAYS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def wide_posterior(model: LatentDiffusion, std: float = 0.3) -> LatentDiffusion:
+    """The model with a posterior of this standard deviation, in scaled latents: its own noise cannot be seen."""
+    vae = copy.deepcopy(model.vae)
+    channels = vae.config.latent_channels
+    with torch.no_grad():
+        vae.quant_conv.weight[channels:] = 0.0
+        vae.quant_conv.bias[channels:] = 2 * math.log(std / vae.config.scaling_factor)  # type: ignore[index]
+    return replace(model, vae=vae)
+
+
 def img2img(yours: Callable[..., Image.Image], model: LatentDiffusion) -> Verdict:
-    """The whole of image-to-image, from image to image, against the package's."""
+    """The whole of image-to-image, from image to image, against the package's, on a model with a wide posterior."""
+    given, model = model, wide_posterior(model)
     scene = Scene(animal="dog", colour="orange", place="snow").render(model.native_size)
     cases = [("a dog with glasses", scene, 0.4, 3)]
 
@@ -285,6 +297,7 @@ def img2img(yours: Callable[..., Image.Image], model: LatentDiffusion) -> Verdic
     mistakes: list[tuple[Callable, str]] = [
         (lambda *case, wrong=wrong: array(_mistaken(model, *case, **wrong)), hint) for wrong, hint in WRONG_WAYS
     ]
+    mistakes.append((lambda *case: array(reference(given, *case)), "This uses `small`. Use the argument `model`."))
     verdict = compare(answer, lambda *case: array(reference(model, *case)), cases, mistakes)
     if "has shape (1, 4," in verdict.message:
         verdict = replace(verdict, message="This is a latent. Decode it: ldm.images.to_pil(model.decode(x))[0].")
