@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 import ldm_course as ldm
 from ldm_course.evaluate.metrics import Share
-from ldm_course.lab.beyond_teach import figures, world
+from ldm_course.lab.beyond_teach import ask, figures, world
 from ldm_course.lora import LoRALinear, add_lora, lora_layers, lora_parameters
 from ldm_course.model import LatentDiffusion
 from ldm_course.scenes import is_held_out
@@ -61,6 +62,32 @@ def test_the_judge_sees_what_is_drawn():
     assert world.Judge().right(drawn, scenes[::-1]).right < 4
 
 
+def test_the_winter_drawings_wear_two_things_and_their_captions_say_one_phrase():
+    images, texts = world.winter()
+    again, _ = world.winter()
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in again]
+    assert world.Judge().wears(images, *world.WINTER) == [True] * 8
+    assert [len(each) for each in texts] == [8] * 8
+    assert all(text.endswith(" dressed for winter") for each in texts for text in each)
+    assert not {"hat", "scarf", "plain", "nothing"} & {
+        word for each in texts for text in each for word in text.split()
+    }
+
+
+def test_the_judge_tells_two_accessories_from_one():
+    scenes = [replace(scene, accessory=name) for scene in world.test_scenes(40) for name in world.WINTER]
+    judge = world.Judge()
+    assert not any(judge.wears([scene.render() for scene in scenes], *world.WINTER))
+    assert sum(judge.wears([world.wearing(scene, *world.WINTER) for scene in scenes], *world.WINTER)) >= 76
+    scarved = replace(scenes[0], accessory="scarf")
+    assert world.wearing(scarved, "scarf", "scarf").size == (128, 128)
+
+
+def test_plain_captions_name_what_they_are_told_to():
+    scenes = [ldm.scenes.Scene(animal="pig", action="running", place="snow", colour="pink", accessory="hat")]
+    assert world.captions(scenes, "animal", "place") == ["a pig in the snow"]
+
+
 # ---- figures ---------------------------------------------------------------------------------------------------
 
 
@@ -83,9 +110,49 @@ def test_figures_say_what_they_are_given():
 
 def test_a_page_s_bar_grows_with_the_lesson():
     image = Image.new("RGB", (8, 8), "white")
-    bars = [np.asarray(figures.page(image, image, step, 200))[-6] for step in (0, 100, 200)]
+    bars = [np.asarray(figures.page([image] * 4, step, 200))[-50] for step in (0, 100, 200)]
     coloured = [(bar == (213, 94, 0)).all(axis=1).mean() for bar in bars]  # ORANGE
     assert coloured[0] < 0.01 and abs(coloured[1] - 0.5) < 0.01 and coloured[2] == 1
+
+
+def test_labelled_images_stand_in_rows_of_four():
+    image = Image.new("RGB", (8, 8), "black")
+    one, two = (figures.labelled([image] * n, ["sitting"] * n) for n in (3, 7))
+    assert two.height == 2 * one.height and two.width > one.width
+    assert not np.asarray(two)[one.height + 60 : one.height + 300, :250].any(), "the second row is there"
+
+
+# ---- the live box ----------------------------------------------------------------------------------------------
+
+
+def test_the_box_asks_both_models_anew_after_each_control(model):
+    asked = []
+
+    def at(*strengths: float) -> LatentDiffusion:
+        asked.append(strengths)
+        return replace(model, unet=ldm.lora.scale_lora(there.unet, sum(strengths)))
+
+    there = taught(model)
+    before = replace(model, known_words=frozenset({"a", "dog", "cat", "in", "the", "snow"}))
+    words, seed, one, other, note, image = ask(before, at, "a dog", knobs=("s", "t")).children
+    drawings = [image.value]
+    for control, value in ((words, "a cat in the snow"), (seed, 3), (one, 0.5), (other, 0.2)):
+        control.value = value
+        drawings.append(image.value)
+    assert len(set(drawings)) == 5 and asked == [(1, 1)] * 3 + [(0.5, 1), (0.5, 0.2)]
+    assert note.value.startswith("The classifier now sees: a")
+    words.value = "a zebra"
+    assert "zebra" in note.value, "a word that the model does not know"
+
+
+@torch.no_grad()
+def test_the_box_shows_the_image_of_txt2img(model):
+    quick = {"scheduler": "dpm++", "num_inference_steps": 10, "guidance_scale": 4.0}
+    *_, image = ask(model, lambda _: model, "a dog", seed=7).children
+    shown = np.asarray(Image.open(io.BytesIO(image.value)), dtype=float)[-512:]
+    made = ldm.txt2img(model, "a dog", seed=7, **quick).resize((512, 512), Image.Resampling.LANCZOS)
+    for half in (shown[:, :512], shown[:, -512:]):
+        assert np.abs(half - np.asarray(made, dtype=float)).mean() < 6, "but for JPEG"
 
 
 # ---- what the notebook defines ---------------------------------------------------------------------------------
@@ -122,7 +189,7 @@ def test_with_strength_scales_a_copy(model, defined):
 @torch.no_grad()
 def test_two_lessons_as_one_are_two_lessons_added(model, defined):
     one, other = taught(model, 2), taught(model, 3)
-    defined |= {"small": model, "stack": solution("teach_it", "stack")}
+    defined |= {"small": model, "free": model, "stack": solution("teach_it", "stack")}
     added = defined["added"](one, other, 0.5, 2.0).unet
     around = {}
     for name, layer in lora_layers(ldm.lora.scale_lora(other.unet, 2.0)).items():

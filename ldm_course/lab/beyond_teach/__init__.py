@@ -2,5 +2,6 @@
 
 from ldm_course.lab.beyond_teach import checks, figures
 from ldm_course.lab.beyond_teach import world as world
+from ldm_course.lab.beyond_teach.asker import ask
 
-__all__ = ["checks", "figures", "world"]
+__all__ = ["ask", "checks", "figures", "world"]

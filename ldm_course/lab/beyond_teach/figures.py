@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ldm_course.evaluate.metrics import Share
 from ldm_course.lab.shared import plots
@@ -70,14 +70,28 @@ def rank_pages(image: Image.Image) -> list[Image.Image]:
     return pages
 
 
-def page(drawing: Image.Image, image: Image.Image, step: int, steps: int) -> Image.Image:
-    """A drawing, what the model generates after so many steps, and a bar that says how far the lesson is."""
-    pair = plots.grid([[drawing, image]], ["a drawing", f"after {step} steps"], side=224)
-    canvas = Image.new("RGB", (pair.width, pair.height + 20), "white")
-    canvas.paste(pair, (0, 0))
-    pen, y = ImageDraw.Draw(canvas), pair.height + 8
-    pen.rectangle((0, y, canvas.width - 1, y + 9), fill="#dddddd")
-    pen.rectangle((0, y, round((canvas.width - 1) * step / steps), y + 9), fill=plots.ORANGE)
+def page(images: Sequence[Image.Image], step: int, steps: int) -> Image.Image:
+    """What the model generates after so many steps, and a bar that says how far the lesson is."""
+    row = plots.grid([images], side=272)
+    canvas = Image.new("RGB", (row.width, row.height + 68), "white")
+    canvas.paste(row, (0, 0))
+    pen, y = ImageDraw.Draw(canvas), row.height + 12
+    pen.rectangle((0, y, canvas.width - 1, y + 11), fill="#dddddd")
+    pen.rectangle((0, y, round((canvas.width - 1) * step / steps), y + 11), fill=plots.ORANGE)
+    font = ImageFont.truetype(plots.FONT, plots.TEXT)
+    pen.text((0, canvas.height), f"{step} of {steps} steps", plots.INK, font, anchor="ld")
+    return canvas
+
+
+def labelled(images: Sequence[Image.Image], words: Sequence[str], columns: int = 4, side: int = 272) -> Image.Image:
+    """Images in rows of four, each with its own words above it."""
+    rows = [
+        plots.grid([images[i : i + columns]], words[i : i + columns], side=side)
+        for i in range(0, len(images), columns)
+    ]
+    canvas = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
+    for i, row in enumerate(rows):
+        canvas.paste(row, (0, i * rows[0].height))
     return canvas
 
 
@@ -104,8 +118,7 @@ def shares(rows: Mapping[str, Mapping[str, Share]]) -> Figure:
         at += 0.6
     axes.set_yticks(ticks, list(rows))
     axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ("0%", "25%", "50%", "75%", "100%"))
-    axes.set(xlim=(-0.02, 1.02))
-    axes.invert_yaxis()
+    axes.set(xlim=(-0.02, 1.02), ylim=(at - 0.9, -0.7))
     axes.grid(axis="x", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

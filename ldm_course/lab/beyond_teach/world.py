@@ -1,4 +1,4 @@
-"""The lesson's drawings and tests: sleeping elephants, what else the model knew, and a classifier that decides."""
+"""The lessons' drawings and tests: sleeping elephants, animals dressed for winter, and a classifier that decides."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -16,12 +17,17 @@ from ldm_course.evaluate.reference import diffusers_pipeline
 from ldm_course.images import to_tensor
 from ldm_course.io.bundled import bundled_path
 from ldm_course.io.load import load
-from ldm_course.scenes import ATTRIBUTES, Scene, random_mention, random_scene
+from ldm_course.scenes import ATTRIBUTES, Scene, is_held_out, random_mention, random_scene
+from ldm_course.scenes.drawing import draw
+from ldm_course.scenes.svg import Piece, document, rasterise
 
 ELEPHANT = {"animal": "elephant", "action": "sleeping"}
 COLOURS = ("white", "black", "brown", "orange", "pink", "blue", "brown", "white")
 WORN = (None, "glasses", None, "hat", "scarf", None, "headphones", None)
 PLACES = ("beach", "forest", "city", "snow", "room", "beach", "forest", "room")
+WINTER = ("hat", "scarf")
+DRESSED = ("dog", "cat", "rabbit", "bear", "pig", "elephant", "cat", "dog")
+SECOND = 0.005  # least probability of the second accessory; a scene with only one of them stays below 0.0005
 
 
 def drawings() -> list[Scene]:
@@ -42,6 +48,26 @@ def wordings(scene: Scene, count: int, seed: int = 0) -> list[str]:
     return [scene.caption(rng, names) for names in named]
 
 
+def wearing(scene: Scene, one: str, other: str) -> Image.Image:
+    """The scene with two accessories at once, 128 x 128 pixels; glasses, which change the eyes, must come first."""
+    first, second = (draw(replace(scene, accessory=worn)) for worn in (one, other))
+    pieces = [Piece(a.part, a.svg + b.svg if a.part == "accessory" else a.svg) for a, b in zip(first, second)]
+    return rasterise(document(pieces), 128)
+
+
+def winter() -> tuple[list[Image.Image], list[list[str]]]:
+    """Eight animals with a hat and a scarf, and of each eight captions that end in "dressed for winter"."""
+    rng = random.Random("winter")
+    scenes = [replace(random_scene(rng), animal=animal, accessory=None) for animal in DRESSED]
+    scenes = [replace(scene, action="running") if is_held_out(scene) else scene for scene in scenes]
+    texts = []
+    for i, scene in enumerate(scenes):
+        rng = random.Random(i)
+        said = [[name for name in ("colour", "place", "action") if rng.random() < 0.6] for _ in range(8)]
+        texts.append([f"{scene.caption(rng, ('animal', *names))} dressed for winter" for names in said])
+    return [wearing(scene, *WINTER) for scene in scenes], texts
+
+
 def test_scenes(count: int, seed: int = 0, **fixed: str) -> list[Scene]:
     """Scenes at random, none held out but for what is fixed, such as action="sleeping"."""
     rng = random.Random(f"test-{seed}-{fixed}")
@@ -51,6 +77,11 @@ def test_scenes(count: int, seed: int = 0, **fixed: str) -> list[Scene]:
 def full_captions(scenes: Sequence[Scene], seed: int = 0) -> list[str]:
     """A random wording of all five attributes of each scene."""
     return [scene.caption(random.Random(f"full-{seed}-{i}"), tuple(ATTRIBUTES)) for i, scene in enumerate(scenes)]
+
+
+def captions(scenes: Sequence[Scene], *names: str) -> list[str]:
+    """The plainest wording of some attributes of each scene."""
+    return [scene.caption(None, names) for scene in scenes]
 
 
 class Judge:
@@ -67,6 +98,14 @@ class Judge:
         """How many images show all five attributes of their scenes."""
         seen = self.look(images)
         return Share(sum(one == scene.attributes() for one, scene in zip(seen, scenes)), len(scenes))
+
+    @torch.no_grad()
+    def wears(self, images: Sequence[Image.Image], one: str, other: str) -> list[bool]:
+        """Whether each image shows both accessories: they are the two most probable, and none is below SECOND."""
+        logits = self.classifier(to_tensor(images))["accessory"]
+        probability, index = logits.softmax(1).topk(2)
+        both = {ATTRIBUTES["accessory"].index(name) for name in (one, other)}
+        return [set(two) == both and p[1] > SECOND for two, p in zip(index.tolist(), probability.tolist())]
 
 
 def diffusers_unet(file: Path) -> nn.Module:
