@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from math import sqrt
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm_course import samplers
 from ldm_course.lab.beyond_flow import toy
@@ -455,6 +457,212 @@ def shift(yours: Shift) -> Verdict:
     ]
     cases = [(s, k) for k in (1.0, 3.0, 0.5) for s in (0.1, 0.5, 0.9)]
     return compare(yours, moved, cases, mistakes)
+
+
+# ---- the real model, straightened ------------------------------------------------------------------------------
+
+Lesson = Callable[[nn.Module, torch.optim.Optimizer, NoiseSchedule, Tensor, Tensor, Tensor, Tensor], float]
+
+
+class Pocket(nn.Module):
+    """Stands for the UNet: it looks at the latent, at the timestep and at the words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([0.3, -0.2, 0.5], dtype=torch.float32, device="cpu"))
+
+    def forward(self, x_t: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        w, flat = self.weights, (-1, 1, 1, 1)
+        return (
+            w[0] * x_t + w[1] * torch.sin(t / 300).view(flat) * x_t.flip(1) + w[2] * words.mean(dim=(1, 2)).view(flat)
+        )
+
+
+def straighten(
+    seen: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Tensor],
+    target: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda x0, eps, x_t: eps - x0,
+    measure: Callable[[Tensor], Tensor] = lambda error: error.square().mean(),
+    clear: bool = True,
+    learn: bool = True,
+    ask: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor] = lambda unet, x, t, words: unet(x, t, words),
+) -> Lesson:
+    """A training step that shows the UNet the latent `seen`, and asks for `target`."""
+
+    def lesson(
+        unet: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: NoiseSchedule,
+        x0: Tensor,
+        eps: Tensor,
+        words: Tensor,
+        t: Tensor,
+    ) -> float:
+        x_t = seen(schedule, x0, eps, t)
+        loss = measure(ask(unet, x_t, t, words) - target(x0, eps, x_t))
+        if clear:
+            optimizer.zero_grad()
+        loss.backward()
+        if learn:
+            optimizer.step()
+        return loss.item()
+
+    return lesson
+
+
+def as_in_a_walk(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """Diffusion's mixture, and at the last timestep the noise alone."""
+    alone = (t == len(schedule.alpha_bars) - 1).view(-1, 1, 1, 1)
+    return torch.where(alone, eps, schedule.add_noise(x0, eps, t))
+
+
+def reflow_step(yours: Lesson, model: LatentDiffusion) -> Verdict:
+    """One training step of reflow: on a network of three weights, and then on a copy of the real UNet."""
+
+    def on_the_line(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        s = schedule.flow_times[t].to(x0.dtype).view(-1, 1, 1, 1)
+        return (1 - s) * x0 + s * eps
+
+    def other_noise(seen: Callable[[NoiseSchedule, Tensor, Tensor, Tensor], Tensor], target_too: bool) -> Lesson:
+        right = straighten(seen)
+
+        def lesson(unet: nn.Module, optimizer: Any, schedule: Any, x0: Any, eps: Any, words: Any, t: Any) -> float:
+            if target_too:
+                return right(unet, optimizer, schedule, x0, torch.randn_like(eps), words, t)
+            fresh = straighten(lambda s, x0, eps, t: seen(s, x0, torch.randn_like(eps), t))
+            return fresh(unet, optimizer, schedule, x0, eps, words, t)
+
+        return lesson
+
+    def half_fresh(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        alone = (t == 999).view(-1, 1, 1, 1)
+        return torch.where(alone, eps, schedule.add_noise(x0, torch.randn_like(eps), t))
+
+    def swapped(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        return as_in_a_walk(schedule, eps, x0, t)
+
+    def mixed(schedule: NoiseSchedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        return schedule.add_noise(x0, eps, t)
+
+    line = (
+        "The UNet knows x_t in diffusion's size, not the point on the straight line: schedule.add_noise(x0, eps, t)."
+    )
+    mistakes: list[tuple[Lesson, str]] = [
+        (
+            straighten(mixed),
+            "Nearly. At t = 999 some signal is left in x_t, but a walk begins at the noise alone: put eps there.",
+        ),
+        (
+            straighten(lambda s, x0, eps, t: eps),
+            "The UNet sees noise alone at every level. Only at t = 999 it should.",
+        ),
+        (straighten(on_the_line), line),
+        (
+            straighten(
+                lambda s, x0, eps, t: torch.where((t == 999).view(-1, 1, 1, 1), eps, on_the_line(s, x0, eps, t))
+            ),
+            line,
+        ),
+        (straighten(swapped), "x0 and eps are swapped in the mixture: add_noise takes the clean latent first."),
+        (
+            straighten(lambda s, x0, eps, t: torch.where((t == 999).view(-1, 1, 1, 1), eps, s.add_noise(eps, x0, t))),
+            "x0 and eps are swapped in the mixture: add_noise takes the clean latent first.",
+        ),
+        (
+            straighten(lambda s, x0, eps, t: s.add_noise(eps, x0, t)),
+            "x0 and eps are swapped in the mixture: add_noise takes the clean latent first.",
+        ),
+        (straighten(lambda s, x0, eps, t: x0), "The UNet sees the finished latent. Show it the mixture with noise."),
+    ]
+    fresh = "It draws fresh noise. Reflow learns from pairs: use the eps that led to this x0."
+    mistakes.append((straighten(half_fresh), fresh))
+    for seen in (as_in_a_walk, mixed):
+        mistakes += [(other_noise(seen, target_too), fresh) for target_too in (True, False)]
+        mistakes += [
+            (
+                straighten(seen, lambda x0, eps, x_t: x0 - eps),
+                "The velocity has the wrong sign: when s grows, the latent moves towards the noise.",
+            ),
+            (
+                straighten(seen, lambda x0, eps, x_t: eps),
+                "The target is the noise, as before. Now ask for the velocity.",
+            ),
+            (straighten(seen, lambda x0, eps, x_t: x0), "The target is the clean latent. Ask for the velocity."),
+            (
+                straighten(seen, lambda x0, eps, x_t: eps - x_t),
+                "That is the way still to go to the noise. The velocity is the same all along the line.",
+            ),
+            (
+                straighten(seen, clear=False),
+                "The gradients of earlier batches are still there: call optimizer.zero_grad() before backward().",
+            ),
+            (
+                straighten(seen, learn=False),
+                "The weights stay as they are: call optimizer.step() after backward().",
+            ),
+            (
+                straighten(seen, measure=lambda error: error.square().sum()),
+                "It is the sum of the squares. Take their mean, or the step is thousands of times too large.",
+            ),
+            (
+                straighten(seen, measure=lambda error: error.abs().mean()),
+                "It is the absolute error. The theorem needs the mean: square it.",
+            ),
+            (
+                straighten(seen, ask=lambda unet, x, t, words: unet(x, t, 0 * words)),
+                "The UNet does not see the words: unet(x_t, t, words).",
+            ),
+        ]
+
+    def tried(lesson: Lesson) -> Callable[[int], Tensor | None]:
+        """The losses and the weights of three batches."""
+
+        def run(seed: int) -> Tensor | None:
+            torch.manual_seed(seed)
+            unet = Pocket()
+            before, optimizer, results = unet.weights.detach().clone(), torch.optim.SGD(unet.parameters(), 0.1), []
+            for i, t in enumerate(([999, 500], [200, 999], [800, 100])):
+                x0, eps = draws(2, (2, 4, 3, 5), 10 * seed + i)
+                words, *_ = draws(1, (2, 5, 6), 10 * seed + i + 5)
+                given = x0.clone(), eps.clone()
+                loss = lesson(
+                    unet, optimizer, schedule, x0, eps, words, torch.tensor(t, dtype=torch.int64, device="cpu")
+                )
+                if not all(map(torch.equal, (x0, eps), given)):
+                    raise ValueError("it changes x0 or eps in place, and the pairs are needed again")
+                if loss is None or loss is Ellipsis:
+                    if torch.equal(unet.weights, before):
+                        return None
+                    raise ValueError("return the loss, as a number")
+                value = torch.as_tensor(loss, dtype=torch.float32, device="cpu").detach()
+                if value.numel() != 1:
+                    raise ValueError("the loss must be one number, the mean of the squares")
+                results += [value.view(1), unet.weights.detach().clone()]
+            return torch.cat(results)
+
+        return run
+
+    schedule, right = NoiseSchedule(), straighten(as_in_a_walk)
+    verdict = compare(tried(yours), tried(right), [(1,), (2,)], [(tried(wrong), hint) for wrong, hint in mistakes])
+    return replace(verdict, answer=right).then(lambda: on_a_copy(yours, model))
+
+
+def on_a_copy(lesson: Lesson, model: LatentDiffusion) -> Verdict:
+    """Four steps with one batch, on a copy of the model's UNet."""
+    unet, config = copy.deepcopy(model.unet).float().requires_grad_(True), model.unet.config
+    generator = torch.Generator("cpu").manual_seed(0)
+    x0, eps = torch.randn(2, 4, config.in_channels, 8, 8, generator=generator, dtype=torch.float32, device="cpu")
+    words = model.embed(["a dog", "a cat", "a bear", "a pig"]).float()
+    t = torch.tensor([999, 749, 499, 249], dtype=torch.int64, device="cpu")
+    optimizer = torch.optim.AdamW(unet.parameters(), 3e-4)
+    losses = []
+    try:
+        for _ in range(4):
+            batch = (part.to(words.device) for part in (x0, eps, words, t))
+            losses.append(float(lesson(unet, optimizer, model.schedule, *batch)))
+    except Exception as error:
+        return raised(error, "With the real UNet it")
+    moved = f"four steps with one batch bring the loss from {losses[0]:.2f} to {losses[-1]:.2f}."
+    return Verdict(RIGHT, f"It gives the package's values. On a copy of the real UNet, {moved}")
 
 
 # ---- the build -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
@@ -19,7 +20,8 @@ from ldm_course.lab.shared.plots import AMBER, BLUE, GREEN, INK, ORANGE, PINK, S
 
 REACH = 2.6  # the plane is drawn from -REACH to REACH
 WHEEL = LinearSegmentedColormap.from_list("wheel", [BLUE, GREEN, AMBER, ORANGE, PINK, BLUE])
-SPACINGS = {"even in t": BLUE, "even in s": ORANGE, "even in log SNR": GREEN, "even in s, shifted": PINK}
+BEHIND = 3000  # dots of a drawing in grey
+SPACINGS = {"even in s": ORANGE, "even in s, k = 2": AMBER, "even in s, k = 3": PINK, "even in t": BLUE}
 MEASURED = Path(__file__).with_name("measured.json")  # by benchmarks/flow.py; docs/flow.md has the same as tables
 
 # ---- the plane -------------------------------------------------------------------------------------------------
@@ -28,6 +30,11 @@ MEASURED = Path(__file__).with_name("measured.json")  # by benchmarks/flow.py; d
 def wheel(x: Tensor) -> list[str]:
     """A colour for each point (n, 2), by its direction from the middle."""
     return [to_hex(WHEEL((math.atan2(b, a) / math.tau) % 1)) for a, b in x.tolist()]
+
+
+def _pixels(xy: Tensor, size: int) -> list[tuple[float, float]]:
+    """Places (n, 2) of the plane on an image of this size."""
+    return [((x / REACH + 1) / 2 * size, (1 - y / REACH) / 2 * size) for x, y in xy.tolist()]
 
 
 def board(
@@ -42,26 +49,41 @@ def board(
     size = 2 * side  # drawn at twice the size, and shrunk at the end, so that edges are smooth
     image = Image.new("RGB", (size, size), "white")
     pen = ImageDraw.Draw(image)
-
-    def pixels(xy: Tensor) -> list[tuple[float, float]]:
-        return [((x / REACH + 1) / 2 * size, (1 - y / REACH) / 2 * size) for x, y in xy.tolist()]
-
     each = [colours] * len(dots) if isinstance(colours, str) else list(colours)
-    for x, y in pixels(behind) if behind is not None else []:
+    for x, y in _pixels(behind, size) if behind is not None else []:
         pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill="#dddddd")
     if lines is not None:
         for k, colour in enumerate(each):
-            pen.line(pixels(lines[:, k]), fill=colour, width=3, joint="curve")
-            x, y = pixels(lines[:1, k])[0]
+            pen.line(_pixels(lines[:, k], size), fill=colour, width=3, joint="curve")
+            x, y = _pixels(lines[:1, k], size)[0]
             pen.ellipse((x - 5, y - 5, x + 5, y + 5), outline=colour, width=2)
     r = 2 * radius
-    for (x, y), colour in zip(pixels(dots), each):
+    for (x, y), colour in zip(_pixels(dots, size), each):
         pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
     pen.rectangle((0, 0, size - 1, size - 1), outline="#cccccc", width=2)
     return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def film(paths: Sequence[Tensor], colours: Sequence[str], frames: int = 10, side: int = 320) -> list[Image.Image]:
+def way(path: Tensor, fine: Tensor, behind: Tensor, side: int = 384) -> Image.Image:
+    """The walk (steps, 2) of one dot, before the exact walk (m, 2) and the straight line to its end, dashed."""
+    size = 2 * side
+    image = board(behind[:0], behind=behind, side=size)
+    pen = ImageDraw.Draw(image)
+    count = 2 * max(2, round((fine[-1] - fine[0]).norm().item() / 0.14))  # dashes and gaps of one length
+    dashes = _pixels(torch.lerp(fine[0], fine[-1], torch.linspace(0, 1, count)[:, None]), size)
+    for one, other in zip(dashes[::2], dashes[1::2]):
+        pen.line((*one, *other), fill="#777777", width=4)
+    pen.line(_pixels(fine, size), fill=SKY, width=11, joint="curve")
+    places = _pixels(path, size)
+    pen.line(places, fill=ORANGE, width=6, joint="curve")
+    for (x, y), r in zip(places, (12, *[8] * (len(places) - 2), 12)):
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=ORANGE)
+    x, y = places[0]
+    pen.ellipse((x - 7, y - 7, x + 7, y + 7), fill="white")
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def film(paths: Sequence[Tensor], colours: Sequence[str], frames: int = 18, side: int = 320) -> list[Image.Image]:
     """The frames of an animation of paths (steps, n, 2), side by side, each from its start to its end."""
     drawn = []
     for i in range(frames):
@@ -74,7 +96,10 @@ def film(paths: Sequence[Tensor], colours: Sequence[str], frames: int = 10, side
         for k, image in enumerate(boards):
             frame.paste(image, (k * (side + 16), 0))
         drawn.append(frame)
-    return drawn
+    palette = drawn[-1].quantize(48, Image.Quantize.MAXCOVERAGE)  # few colours make a small file
+    shades = palette.getpalette() or []
+    palette.putpalette([255 if shade > 245 else shade for shade in shades])  # the paper stays white
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB") for frame in drawn]
 
 
 @style()
@@ -99,8 +124,8 @@ def spacings(levels: Mapping[str, Sequence[float]]) -> Figure:
     """The log SNR of each walk's levels, as dots on one line each, from noise on the left to data on the right."""
     figure = Figure(figsize=(7, 0.5 + 0.42 * len(levels)), layout="constrained")
     axes = figure.subplots()
-    for i, values in enumerate(levels.values()):
-        colour = (BLUE, ORANGE, GREEN, PINK, SKY)[i % 5]
+    for i, (name, values) in enumerate(levels.items()):
+        colour = SPACINGS[name]
         axes.plot([min(values), max(values)], [-i, -i], color=colour, linewidth=1, alpha=0.4)
         axes.plot(values, [-i] * len(values), "o", color=colour, markersize=7)
     axes.set_yticks([-i for i in range(len(levels))], list(levels))
@@ -127,17 +152,29 @@ def _shares(axes: Axes, x: Sequence[float], shares: Sequence[Share], label: str,
 
 
 @style()
-def spacing_shares(steps: int = 5) -> Figure:
-    """The share of images with everything right over the guidance scale, for each spacing, with 95% intervals."""
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for (name, colour), marker in zip(SPACINGS.items(), "os^D"):
-        rows = [row for row in measured("spacing") if (row["steps"], row["spacing"]) == (steps, name)]
-        rows.sort(key=lambda row: row["guidance"])
-        _shares(axes, [r["guidance"] for r in rows], [Share(*r["share"]) for r in rows], name, colour, marker)
-    axes.set_xticks([1, 2, 3, 4, 5, 7.5], ["1", "2", "3", "4", "5", "7.5"])
-    axes.set(xlabel="guidance scale", ylabel="everything right, %", ylim=(0, 104))
-    axes.legend(loc="lower left")
+def spacing_shares(steps: int = 5, scales: Sequence[float] = (3, 4, 5, 7.5)) -> Figure:
+    """The share of images with everything right, a panel for each guidance scale and a bar for each spacing."""
+    names = {
+        "even in s": "even in s",
+        "even in t": "even in t",
+        "even in s, k = 3": "even in s, shifted",
+    }  # -> the file's
+    figure = Figure(figsize=(8.4, 1.9), layout="constrained")
+    every = figure.subplots(1, len(scales), sharex=True, sharey=True)
+    for axes, scale in zip(every, scales):
+        rows = {r["spacing"]: r for r in measured("spacing") if (r["steps"], r["guidance"]) == (steps, scale)}
+        for i, (name, key) in enumerate(names.items()):
+            share = Share(*rows[key]["share"])
+            value, (low, high) = share.right / share.count, share.interval()
+            axes.barh(-i, 100 * value, 0.72, color=SPACINGS[name])
+            axes.plot([100 * low, 100 * high], [-i, -i], color=INK, linewidth=1.2)
+            place, ink = (4.0, "white") if value > 0.3 else (100 * high + 4, INK)
+            axes.text(place, -i, f"{value:.0%}", color=ink, va="center")
+        axes.set(title=f"guidance {scale:g}", xlim=(0, 104), xticks=[0, 50, 100])
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    every[0].set_yticks([-i for i in range(len(names))], list(names))
+    figure.supxlabel("everything right, %", fontsize="medium")
     return figure
 
 

@@ -22,6 +22,11 @@ MORPH = """def learn_morph(start, end):
 
     return nb.toy.fit(pairs, {})
 """
+SEEN = "x_t = schedule.add_noise(x0, eps, t); x_t[t == 999] = eps[t == 999]; "
+TAUGHT = ("loss = {}; optimizer.zero_grad(); loss.backward(); optimizer.step(); return loss.item()")
+ERROR = "(unet(x_t, t, words) - ({})).square().mean()"
+VELOCITY = TAUGHT.format(ERROR.format("eps - x0"))
+LINE_S = "s = schedule.flow_times[t].float().view(-1, 1, 1, 1); x_t = (1 - s) * x0 + s * eps; "
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
     "flow-loss": [
@@ -110,6 +115,36 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("return k**0.5 * s / (1 + (k**0.5 - 1) * s)", "root of k"),
         ("return k * s / (1 + k * s)", "forgets the 1 - s"),
         ("return s ** (1 / k)", "not k-fold"),
+    ],
+    "reflow-step": [
+        ("x_t = schedule.add_noise(x0, eps, t); " + VELOCITY, "put eps there"),
+        ("x_t = eps; " + VELOCITY, "noise alone at every level"),
+        (LINE_S + VELOCITY, "size, not the point"),
+        (LINE_S + "x_t[t == 999] = eps[t == 999]; " + VELOCITY, "size, not the point"),
+        ("x_t = schedule.add_noise(eps, x0, t); " + VELOCITY, "swapped in the mixture"),
+        ("x_t = schedule.add_noise(eps, x0, t); x_t[t == 999] = eps[t == 999]; " + VELOCITY, "are swapped"),
+        ("eps2 = torch.randn_like(x0); x_t = schedule.add_noise(x0, eps2, t); x_t[t == 999] = eps2[t == 999]; "
+         + VELOCITY, "fresh noise"),
+        ("x_t = schedule.add_noise(x0, torch.randn_like(eps), t); x_t[t == 999] = eps[t == 999]; " + VELOCITY,
+         "fresh noise"),
+        ("eps = torch.randn_like(eps); " + SEEN + VELOCITY, "fresh noise"),
+        ("x_t = x0; " + VELOCITY, "sees the finished latent"),
+        (SEEN + TAUGHT.format(ERROR.format("x0 - eps")), "wrong sign"),
+        (SEEN + TAUGHT.format(ERROR.format("eps")), "target is the noise"),
+        (SEEN + TAUGHT.format(ERROR.format("x0")), "target is the clean latent"),
+        (SEEN + TAUGHT.format(ERROR.format("eps - x_t")), "still to go"),
+        (SEEN + f"loss = {ERROR.format('eps - x0')}; loss.backward(); optimizer.step(); return loss.item()",
+         "zero_grad"),
+        (SEEN + f"loss = {ERROR.format('eps - x0')}; loss.backward(); optimizer.step(); optimizer.zero_grad()",
+         "return the loss"),
+        (SEEN + f"loss = {ERROR.format('eps - x0')}; optimizer.zero_grad(); loss.backward(); return loss.item()",
+         "optimizer.step()"),
+        (SEEN + f"return {ERROR.format('eps - x0')}", "optimizer.step()"),
+        (SEEN + TAUGHT.format("(unet(x_t, t, words) - (eps - x0)).square().sum()"), "sum of the squares"),
+        (SEEN + TAUGHT.format("(unet(x_t, t, words) - (eps - x0)).abs().mean()"), "absolute error"),
+        (SEEN + TAUGHT.format("(unet(x_t, t, 0 * words) - (eps - x0)).square().mean()"), "see the words"),
+        ("x_t = x0; x_t[t == 999] = eps[t == 999]; " + VELOCITY, "in place"),
+        (SEEN + "return ((unet(x_t, t, words) - (eps - x0))**2)", "one number"),
     ],
     "morph": [
         (MORPH.format("start, end", 800), "from the heart to the three dots"),
