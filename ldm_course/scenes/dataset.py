@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ldm_course.scenes.chimera import mixed_scene
 from ldm_course.scenes.scene import Scene, random_scene, training_scene
 
 CHUNK = 250  # images per job of a rendering process
@@ -23,7 +24,7 @@ def classifier_scene(seed: int, index: int) -> Scene:
     return random_scene(random.Random(f"judge-{seed}-{index}"), held_out=None)
 
 
-SETS = {"train": training_scene, "classifier": classifier_scene}
+SETS = {"train": training_scene, "mixed": mixed_scene, "classifier": classifier_scene}
 
 
 def source_digest(folder: Path = Path(__file__).parent) -> str:
@@ -46,7 +47,7 @@ def render_scenes(folder: Path, name: str, seed: int, count: int, size: int = 12
     appears only when it is complete. Its name has the `source_digest`, so that images of older code are not reused.
 
     Args:
-        name: "train" (never a held-out combination) or "classifier" (any).
+        name: "train" (never a held-out combination), "mixed" (these and chimeras) or "classifier" (any).
 
     Raises:
         OSError: if there is not enough room for them.

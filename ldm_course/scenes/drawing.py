@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ldm_course.scenes.accessories import on_top, under_eyes, under_nose
 from ldm_course.scenes.bodies import BODIES, HEAD_AT, dust, shadow, snores
@@ -19,11 +20,12 @@ def background(scene: Description) -> str:
     return re.sub(r"#[0-9a-f]{6}", lambda match: adjust(match[0], hue, light), svg)
 
 
-def head(scene: Description) -> list[Piece]:
-    """The head with its eyes and accessory, around (0, 0)."""
+def head(scene: Description, animals: Mapping[str, str]) -> list[Piece]:
+    """The head with its eyes and accessory, around (0, 0); `animals` as for `draw`."""
     fur = coat(scene.colour, scene.fur_shade)
     asleep = scene.action == "sleeping"
-    back, front = HEADS[scene.animal](fur, 0.0 if asleep else scene.smile)
+    smile = 0.0 if asleep else scene.smile
+    back, front = HEADS[animals["head"]](fur, smile)[0], HEADS[animals["face"]](fur, smile)[1]
     return [
         Piece("face", back),
         Piece("accessory", under_eyes(scene.accessory)),
@@ -34,14 +36,18 @@ def head(scene: Description) -> list[Piece]:
     ]
 
 
-def draw(scene: Description) -> list[Piece]:
-    """All pieces of the scene, the farthest first."""
+def draw(scene: Description, animals: Mapping[str, str] | None = None) -> list[Piece]:
+    """All pieces of the scene, the farthest first.
+
+    animals: which animal's "head" (with the ears), "face" (nose, mouth, trunk) and "body" it has; None is its own.
+    """
+    animals = animals or dict.fromkeys(("head", "face", "body"), scene.animal)
     x, y = HEAD_AT[scene.action]
     animal = [Piece("background", shadow(scene.action))]
     if scene.action == "running":
         animal.append(Piece("background", dust()))
-    animal += BODIES[scene.action](scene.animal, coat(scene.colour, scene.fur_shade))
-    animal += moved(head(scene), f"translate({x} {y}) rotate({scene.tilt})")
+    animal += BODIES[scene.action](animals["body"], coat(scene.colour, scene.fur_shade))
+    animal += moved(head(scene, animals), f"translate({x} {y}) rotate({scene.tilt})")
 
     mirror = -1 if scene.facing == "left" else 1
     if scene.action == "sleeping":  # the sleeper is drawn with its head at the left

@@ -22,7 +22,8 @@ from ldm_course.images import pixels_to_tensor
 from ldm_course.loss import diffusion_loss, drop_captions
 from ldm_course.model import LatentDiffusion
 from ldm_course.pipelines import txt2img
-from ldm_course.scenes import captions, contact_sheet, training_scene
+from ldm_course.scenes import captions, contact_sheet
+from ldm_course.scenes.chimera import Chimera, mixed_scene
 from ldm_course.schedule import NoiseSchedule
 from ldm_course.train import data, loop
 from ldm_course.unet import UNet, UNetConfig
@@ -104,20 +105,38 @@ def encode_images(vae: AutoencoderKL, images: np.ndarray) -> dict[str, Tensor]:
     return {"means": torch.cat(means), "stds": torch.cat(stds)}
 
 
-def embed_captions(model: LatentDiffusion, texts: list[str]) -> dict[str, Tensor]:
-    """The context of every caption, "contexts", (n, 77, d), float16 to save memory."""
-    batches = tqdm(range(0, len(texts), 128), desc="embedding captions", unit_scale=128)
-    return {"contexts": torch.cat([model.embed(texts[i : i + 128]).half().cpu() for i in batches])}
+def image_captions(seed: int, count: int) -> tuple[list[str], list[str], Tensor]:
+    """Captions of the first `count` images, CAPTIONS_PER_IMAGE for each, image by image.
 
-
-def image_captions(seed: int, count: int) -> list[str]:
-    """The captions of the first `count` images, CAPTIONS_PER_IMAGE for each, image by image."""
-    texts = []
+    Returns the captions with the scene's own animal, those with a chimera's other animal, and the share of the own
+    one, (count * CAPTIONS_PER_IMAGE,), which is 1 where an animal is whole.
+    """
+    own, others, shares = [], [], []
     for i in range(count):
-        rng = random.Random(f"caption-{seed}-{i}")
-        scene = training_scene(seed, i)
-        texts += [captions.random_caption(scene, rng) for _ in range(CAPTIONS_PER_IMAGE)]
-    return texts
+        made = mixed_scene(seed, i)
+        scene, other, share = (
+            (made.scene, made.other, made.share) if isinstance(made, Chimera) else (made, made.animal, 1)
+        )
+        for k in range(CAPTIONS_PER_IMAGE):
+            wording = f"caption-{seed}-{i}-{k}"
+            own.append(captions.random_caption(scene, random.Random(wording)))
+            others.append(captions.random_caption(replace(scene, animal=other), random.Random(wording)))
+            shares.append(share)
+    return own, others, torch.tensor(shares)
+
+
+def embed_captions(model: LatentDiffusion, own: list[str], others: list[str], shares: Tensor) -> dict[str, Tensor]:
+    """The context of every caption, and last that of the empty one, "contexts", (n + 1, 77, d), float16.
+
+    A chimera's is the mean of the contexts with either animal, weighted by their shares: the text vectors are sums of
+    independent parts, so only the part that says the animal is mixed.
+    """
+    contexts = []
+    for i in tqdm(range(0, len(own), 128), desc="embedding captions", unit_scale=128):
+        share = shares[i : i + 128, None, None].to(model.device)
+        context = share * model.embed(own[i : i + 128]) + (1 - share) * model.embed(others[i : i + 128])
+        contexts.append(context.half().cpu())
+    return {"contexts": torch.cat([*contexts, model.embed([""]).half().cpu()])}
 
 
 def train_unet(options: loop.Options, data_folder: Path, model: LatentDiffusion) -> UNet:
@@ -129,11 +148,11 @@ def train_unet(options: loop.Options, data_folder: Path, model: LatentDiffusion)
     model.vae.to(device)
     model.text_encoder.to(device)
     model.unet.to(device)
-    images = data.training_images(data_folder, "train", options)
-    texts = [*image_captions(options.seed, options.dataset_size), ""]
+    images = data.training_images(data_folder, "mixed", options)
+    texts = image_captions(options.seed, options.dataset_size)
     text = ("text encoder", "tokenizer")
     latents = data.cached(data_folder, "latents", options, ("VAE encoder",), lambda: encode_images(model.vae, images))
-    contexts = data.cached(data_folder, "contexts", options, text, lambda: embed_captions(model, texts))
+    contexts = data.cached(data_folder, "contexts", options, text, lambda: embed_captions(model, *texts))
     examples = Examples(**latents, **contexts)
 
     def loss_of(unet: nn.Module, indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -181,7 +181,9 @@ def test_ctrl_c_ends_it_at_once(course, tmp_path):
         save(handed_in(course[0], {"double": "while True: pass"}), tmp_path / "in" / f"{i}.ipynb")
     options = ["-o", str(tmp_path / "out.csv"), "--notebooks", str(tmp_path / "course"), "--jobs", "2"]
     command = [sys.executable, "-m", "ldm_course.cli", "grade", str(tmp_path / "in"), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    how = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in background
+    with subprocess.Popen(command, **how) as process:
         assert "Students' code runs" in process.stderr.readline()
         time.sleep(2)
         start = time.monotonic()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ldm_course import scenes
-from ldm_course.scenes import dataset, is_held_out, training_scene
+from ldm_course.scenes import Scene, dataset, is_held_out, training_scene
+from ldm_course.scenes.chimera import MOST, Chimera, mixed_scene, random_chimera
 
 
 def test_images_are_rendered_once_and_equal_the_scenes(tmp_path):
@@ -51,6 +54,38 @@ def test_no_room_for_the_images(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"need 0.0 GB .* 0.0 GB are free"):
         dataset.render_scenes(tmp_path, "train", 0, 10, 32)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_chimera_never_has_most_of_an_animal_that_is_held_out():
+    made = [random_chimera(random.Random(i)) for i in range(3000)]
+    worst = 0.0
+    for one in made:
+        assert 0 < one.share < 1 and set(one.animals.values()) == {one.scene.animal, one.other}
+        for scene, share in ((one.scene, one.share), (replace(one.scene, animal=one.other), 1 - one.share)):
+            if is_held_out(scene):
+                worst = max(worst, share)
+    assert 0.5 < worst <= MOST, "parts of held-out combinations occur, but no whole"
+    assert not any(
+        one.animals["head"] == one.animals["face"] == "dog" and one.scene.accessory == "glasses" for one in made
+    )
+
+
+def test_a_chimera_is_drawn_from_both_animals():
+    made = Chimera(Scene(animal="dog", accessory="glasses"), "cat", {"head": "dog", "face": "cat", "body": "cat"})
+    assert made.share == 0.45
+    dog, cat, mixed = (
+        np.asarray(one.render(64), float) for one in (made.scene, replace(made.scene, animal="cat"), made)
+    )
+    assert np.abs(mixed - dog).mean() > 1 and np.abs(mixed - cat).mean() > 1
+    whole = Chimera(made.scene, "cat", dict.fromkeys(made.animals, "dog"))
+    assert np.array_equal(np.asarray(whole.render(64), float), dog)
+
+
+def test_two_of_five_images_of_the_unet_are_chimeras(tmp_path):
+    kinds = [isinstance(mixed_scene(0, i), Chimera) for i in range(10)]
+    assert sum(kinds) == 4 and mixed_scene(0, 2) == training_scene(0, 2)
+    images = dataset.render_scenes(tmp_path, "mixed", 0, 3, 32)
+    assert np.array_equal(images[0], np.asarray(mixed_scene(0, 0).render(32)))
 
 
 def test_only_the_classifier_sees_held_out_scenes():

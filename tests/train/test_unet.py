@@ -50,10 +50,15 @@ def test_encoded_images_and_captions_are_those_of_the_model():
     images = np.stack([np.asarray(training_scene(0, i).render()) for i in range(2)])
     latents = unet.encode_images(model.vae, images)
     assert_close(latents["means"], model.encode(pixels_to_tensor(images)), rtol=0, atol=0.1)  # bfloat16
-    texts = unet.image_captions(0, 2)
-    assert len(texts) == 2 * CAPTIONS_PER_IMAGE
-    contexts = unet.embed_captions(model, [*texts, ""])["contexts"]
-    assert_close(contexts, model.embed([*texts, ""]).half())
+    own, others, shares = unet.image_captions(0, 5)
+    assert len(own) == len(others) == len(shares) == 5 * CAPTIONS_PER_IMAGE
+    contexts = unet.embed_captions(model, own, others, shares)["contexts"]
+    assert_close(contexts[-1:], model.embed([""]).half())
+    for context, one, other, share in zip(contexts, own, others, shares):
+        mixed = share * model.embed([one]) + (1 - share) * model.embed([other])
+        assert_close(context[None], mixed.half(), rtol=1e-3, atol=1e-3)
+        assert (one == other) == (share == 1), "a whole animal has one caption"
+    assert (shares == 1).sum() == 3 * CAPTIONS_PER_IMAGE, "two images of five are chimeras"
 
 
 def test_training_samples_with_the_averaged_unet(tmp_path, monkeypatch):
