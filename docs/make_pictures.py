@@ -1,11 +1,12 @@
 """Generate the images of README and docs with the shipped model: python docs/make_pictures.py
 
-Nothing in the grid is selected: prompt i has seed i + 1. The animation has the seed of the notebooks, 12, and the
-other images have seed 0.
+Nothing in the grid is selected: prompt i has seed i + 1, nor among the chimeras. The animation has the seed of the
+notebooks, 12, and the other images have seed 0.
 """
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import ldm_course as ldm
 from ldm_course.lab.shared import plots
+from ldm_course.scenes.chimera import random_chimera
 
 OUT = Path(__file__).parent / "pictures"
 PROMPTS = (
@@ -114,6 +116,8 @@ def main() -> None:
     labelled([sitting, mask.convert("RGB"), running], ["the image", "the mask", "“a brown dog running”"], 3).save(
         OUT / "inpaint.png", optimize=True
     )
+    chimeras = [random_chimera(random.Random(i)).render() for i in range(14)]
+    ldm.scenes.contact_sheet(chimeras, 7).save(OUT / "chimeras.png", optimize=True)
     print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
 
 
