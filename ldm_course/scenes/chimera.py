@@ -13,7 +13,7 @@ from PIL import Image
 
 from ldm_course.scenes.drawing import draw
 from ldm_course.scenes.held_out import is_held_out
-from ldm_course.scenes.scene import Scene, random_scene
+from ldm_course.scenes.scene import Scene, random_scene, training_scene
 from ldm_course.scenes.svg import document, rasterise
 from ldm_course.scenes.vocabulary import ATTRIBUTES
 
@@ -63,4 +63,4 @@ def mixed_scene(seed: int, index: int) -> Scene | Chimera:
     """Number `index` of the UNet's endless training set: two of five are chimeras, the others training scenes."""
     if index % 5 < 2:
         return random_chimera(random.Random(f"chimera-{seed}-{index}"))
-    return random_scene(random.Random(f"{seed}-{index}"))
+    return training_scene(seed, index)

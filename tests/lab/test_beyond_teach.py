@@ -79,8 +79,6 @@ def test_the_judge_tells_two_accessories_from_one():
     judge = world.Judge()
     assert not any(judge.wears([scene.render() for scene in scenes], *world.WINTER))
     assert sum(judge.wears([world.wearing(scene, *world.WINTER) for scene in scenes], *world.WINTER)) >= 76
-    scarved = replace(scenes[0], accessory="scarf")
-    assert world.wearing(scarved, "scarf", "scarf").size == (128, 128)
 
 
 def test_plain_captions_name_what_they_are_told_to():
