@@ -1,10 +1,11 @@
 """Which combinations a model paints right: those that it was trained on, and the hardest of the held-out ones.
 
-    python benchmarks/combinations.py [--model FOLDER] [--images 200] [--exact]
+    python benchmarks/combinations.py [--model FOLDER] [--images 200] [--exact] [--second FOLDER]
 
 Prints, for five kinds of prompts, the share of images in which the classifier finds all five attributes, Wilson's
 95% interval, and which attributes are wrong. The same prompts and noise for every model. Ten steps of DPM-Solver++
 at guidance 4, with the trailing spacing; --exact takes 50 steps of DDIM at 7.5. About two minutes on one core.
+--second also asks another classifier, which is trained in that folder first (second_classifier.py, ten minutes).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from second_classifier import second_classifier
 
 import ldm_course as ldm
 from ldm_course.evaluate.classifier import classify, load_classifier
@@ -54,13 +57,19 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ldm.bundled_path(), help="in diffusers' format")
     parser.add_argument("--images", type=int, default=200, help="of the larger kinds; half for two of them")
     parser.add_argument("--exact", action="store_true", help="50 steps of DDIM at guidance 7.5")
+    parser.add_argument("--second", type=Path, help="a folder for a second classifier of another architecture")
     args = parser.parse_args()
-    model, classifier = ldm.load(args.model), load_classifier(ldm.bundled_path())
+    model = ldm.load(args.model)
+    classifiers: dict[str, Any] = {"": load_classifier(ldm.bundled_path())}
+    if args.second:
+        classifiers["  by the second"] = second_classifier(args.second)
     for name, scenes in kinds(args.images).items():
         made = sample_scenes(model, scenes, 3, EXACT if args.exact else QUICK, name)
-        found, truth = classify(classifier, made), [scene.attributes() for scene in scenes]
-        wrong = Counter(k for one, true in zip(found, truth) for k in true if one[k] != true[k])
-        print(f"{name:32} {all_right(found, truth)}  wrong: {dict(wrong)}", flush=True)
+        truth = [scene.attributes() for scene in scenes]
+        for by, classifier in classifiers.items():
+            found = classify(classifier, made)
+            wrong = Counter(k for one, true in zip(found, truth) for k in true if one[k] != true[k])
+            print(f"{by or name:32} {all_right(found, truth)}  wrong: {dict(wrong)}", flush=True)
 
 
 if __name__ == "__main__":

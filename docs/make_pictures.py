@@ -1,19 +1,22 @@
 """Generate the images of README and docs with the shipped model: python docs/make_pictures.py
 
-Nothing in the grid is selected: prompt i has seed i + 1, nor among the chimeras. The animation has the seed of the
-notebooks, 12, and the other images have seed 0.
+Nothing is selected: prompt i of the grid has seed i + 1, and the chimeras, the forty dogs and the crossbreeds are the
+first ones. The animation has the seed of the notebooks, 12, and the other images have seed 0.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import ldm_course as ldm
 from ldm_course.lab.shared import plots
+from ldm_course.scenes import random_scene
 from ldm_course.scenes.chimera import random_chimera
 
 OUT = Path(__file__).parent / "pictures"
@@ -31,6 +34,8 @@ PROMPTS = (
     "a pink rabbit with glasses running in a room",
     "a blue dog with a hat sitting on the beach",
 )
+PAIRS = (("a dog", "a pig"), ("a cat", "an elephant"), ("a rabbit", "a bear"))
+MIXED = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)  # the share of the second prompt
 
 
 def labelled(images: list[Image.Image], texts: list[str], columns: int, scale: int = 2) -> Image.Image:
@@ -93,6 +98,33 @@ def the_loop(model: ldm.LatentDiffusion) -> bytes:
     return plots.animation(drawn, seconds=3.0, hold=2.0)
 
 
+def forty_dogs(model: ldm.LatentDiffusion) -> Image.Image:
+    """The first forty scenes of dogs with glasses, each from its full caption, by ten quick steps."""
+    scenes = [random_scene(random.Random(i), held_out=None) for i in range(40)]
+    scenes = [replace(scene, animal="dog", accessory="glasses") for scene in scenes]
+    captions = [scene.caption(attributes=tuple(ldm.scenes.ATTRIBUTES)) for scene in scenes]
+    how: dict[str, Any] = {"scheduler": "dpm++", "num_inference_steps": 10, "timestep_spacing": "trailing"}
+    return ldm.scenes.contact_sheet(ldm.txt2img(model, captions, seed=0, guidance_scale=4.0, **how), 10)
+
+
+def crossbreeds(model: ldm.LatentDiffusion) -> Image.Image:
+    """Between two prompts: the text vectors are mixed, from the first prompt alone to the second alone."""
+    rows = []
+    for seed, pair in enumerate(PAIRS):
+        one, other = model.embed(list(pair)).split(1)
+        noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)).expand(
+            len(MIXED), -1, -1, -1
+        )
+        context = torch.cat([torch.lerp(one, other, share) for share in MIXED])
+        empty = model.embed([""]).expand(len(MIXED), -1, -1)
+        way = ldm.denoise(model, noise, context, range(951, 0, -50), negative_context=empty, guidance_scale=4.0)
+        *_, last = way
+        rows.append(ldm.images.to_pil(model.decode(last.x_t)))
+    return plots.grid(
+        rows, [f"{share:.0%}" for share in MIXED], [f"{one}, {other}" for one, other in PAIRS], side=176
+    )
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     model = ldm.load(device="cpu")
@@ -118,6 +150,8 @@ def main() -> None:
     )
     chimeras = [random_chimera(random.Random(i)).render() for i in range(14)]
     ldm.scenes.contact_sheet(chimeras, 7).save(OUT / "chimeras.png", optimize=True)
+    forty_dogs(model).save(OUT / "forty-dogs.jpg", quality=90)
+    crossbreeds(model).save(OUT / "crossbreeds.png", optimize=True)
     print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
 
 

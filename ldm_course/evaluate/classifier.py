@@ -5,6 +5,7 @@ It is trained apart from the model (`train.classifier`) and has seen every combi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 @torch.no_grad()
-def classify(classifier: Classifier, x: Tensor) -> list[dict[str, str]]:
+def classify(classifier: Callable[[Tensor], dict[str, Tensor]], x: Tensor) -> list[dict[str, str]]:
     """The attributes that the classifier finds in images (n, 3, 128, 128) in [-1, 1]: one dict per image."""
     logits = [classifier(batch) for batch in x.split(100)]
     best = {name: torch.cat([batch[name].argmax(1) for batch in logits]).tolist() for name in ATTRIBUTES}

@@ -168,6 +168,6 @@ def retrieval(folder: Path, model: LatentDiffusion, scenes: list[Scene], x: Tens
 
 
 def training_thumbnails(folder: Path, seed: int, count: int) -> Tensor:
-    """The images that the model was trained on, small and flat: (count, 32 * 32 * 3), in [0, 1]."""
-    pixels = render_scenes(folder, "train", seed, count, THUMB)
+    """The images that the UNet was trained on, small and flat: (count, 32 * 32 * 3), in [0, 1]."""
+    pixels = render_scenes(folder, "mixed", seed, count, THUMB)
     return torch.from_numpy(np.array(pixels)).float().flatten(1) / 255

@@ -51,7 +51,10 @@ Load it with `ldm_course.load()`, or the folder `ldm_course.bundled_path()` with
 ## Data
 
 Images rendered by `ldm_course.scenes`, by seed. {values}. Never shown to CLIP, autoencoder or UNet:
-{held_out}. Nothing else was used: no photographs, no people, no text from elsewhere.
+{held_out}. Two in five of the UNet's images are chimeras, animals made of the parts of two
+(`ldm_course/scenes/chimera.py`). They show parts of these combinations, but never an animal's head and face
+together, and no part of a sleeping elephant. Nothing else was used: no photographs, no people, no text
+from elsewhere.
 
 ## Training
 

@@ -2,8 +2,8 @@
 
 CLIP, VAE and UNet see only scenes that match none of these, so an image of "a dog with glasses" is composed,
 not remembered. Only the classifier that scores the images may train on them. Every single value (glasses, dogs,
-pink, snow, ...) still occurs in many other combinations. (`ldm-course train unet` adds chimeras, which have some
-parts of a held-out combination, never the whole of it; the weights that ship were trained without them.)
+pink, snow, ...) still occurs in many other combinations. The UNet also sees chimeras, which have some parts of a
+held-out combination, never the animal's head and face together (`scenes.chimera`).
 """
 
 from __future__ import annotations

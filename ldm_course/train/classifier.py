@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm_course.evaluate.classifier import Classifier
 from ldm_course.images import pixels_to_tensor
 from ldm_course.scenes import ATTRIBUTES
 from ldm_course.scenes.dataset import classifier_scene
 from ldm_course.train import data, loop
 from ldm_course.vae import AutoencoderKL
 
+M = TypeVar("M", bound=nn.Module)
 ROUND_TRIPS = 4_000  # training images that are also shown as the VAE reconstructs them
 
 
@@ -35,8 +36,11 @@ def classifier_loss(logits: dict[str, Tensor], targets: Tensor) -> tuple[Tensor,
     return torch.stack(losses).sum(), {"all_right": right.all(dim=0).float().mean()}
 
 
-def train_classifier(options: loop.Options, data_folder: Path, model: Classifier, vae: AutoencoderKL) -> Classifier:
-    """Train on scenes of every kind in turn: after the VAE, blurred, and as rendered."""
+def train_classifier(options: loop.Options, data_folder: Path, model: M, vae: AutoencoderKL) -> M:
+    """Train on scenes of every kind in turn: after the VAE, blurred, and as rendered.
+
+    `model` maps images to logits by attribute, as `Classifier` does.
+    """
     images = data.training_images(data_folder, "classifier", options)
     scenes = [classifier_scene(options.seed, i).attributes() for i in range(options.dataset_size)]
     values = [[ATTRIBUTES[name].index(value) for name, value in scene.items()] for scene in scenes]
