@@ -27,19 +27,23 @@ const SUGGESTIONS = [
   "a black rabbit with a crown",
   "a blue elephant on the beach",
 ];
+const CROSSED = { prompt: "a cat", second: "an elephant", mix: 0.5 };
 
 const settings = firstSettings();
 const machine = byId("machine", HTMLDivElement);
 const frame = byId("frame", HTMLDivElement);
 const image = byId("image", HTMLCanvasElement);
 const prompt = byId("prompt", HTMLInputElement);
+const second = byId("second", HTMLInputElement);
 const seed = byId("seed", HTMLInputElement);
 const error = byId("error", HTMLParagraphElement);
 const sliders = {
   steps: byId("steps", HTMLInputElement),
   guidance: byId("guidance", HTMLInputElement),
   strength: byId("strength", HTMLInputElement),
+  mix: byId("mix", HTMLInputElement),
 };
+const SLIDERS = Object.keys(sliders) as (keyof typeof sliders)[];
 
 let task: TaskName = "txt2img";
 let tokenizer: Tokenizer | null = null;
@@ -109,7 +113,8 @@ const client = new Client(new URLSearchParams(location.search).has("small") ? "m
     const { job } = run;
     const scheduler = `${run.steps} steps of ${SCHEDULERS[job.scheduler]}`;
     drawSource();
-    const alt = `Generated image for “${job.prompt}”: seed ${job.seed}, ${scheduler}, guidance ${job.guidance}`;
+    const mixed = job.second ? ` mixed with “${job.second}”, ${percent(job.mix)}` : "";
+    const alt = `Generated image for “${job.prompt}”${mixed}: seed ${job.seed}, ${scheduler}, guidance ${job.guidance}`;
     image.setAttribute("aria-label", alt);
     if (!job.drag) byId("spoken", HTMLParagraphElement).textContent = `${alt}. ${Math.round(run.ms!)} milliseconds.`;
     machine.dataset.state = job.drag ? "draft" : "done";
@@ -219,7 +224,7 @@ function generate(drag = false): void {
 function promptChanged(): void {
   if (!tokenizer) return;
   tokens.of(prompt.value, tokenizer);
-  const unknown = tokenizer.unknownWords(prompt.value).map((word) => `“${word}”`);
+  const unknown = tokenizer.unknownWords(`${prompt.value} ${second.value}`).map((word) => `“${word}”`);
   const dropped = tokenizer.tokens(prompt.value).length - tokenizer.shown(prompt.value).length;
   const warnings = [
     unknown.length ? `The model was never shown ${unknown.join(", ")}, and can only guess.` : "",
@@ -254,6 +259,7 @@ function choose(next: TaskName): void {
   machine.setAttribute("aria-labelledby", `tab-${task}`);
   byId("source", HTMLElement).hidden = task === "txt2img";
   byId("strength-part", HTMLDivElement).hidden = task === "txt2img";
+  byId("mix-part", HTMLDivElement).hidden = task !== "txt2img";
   byId("mask-tools", HTMLDivElement).hidden = task !== "inpaint";
   byId("mask-painter", HTMLDivElement).hidden = task !== "inpaint";
   byId("continue", HTMLButtonElement).hidden = task === "txt2img";
@@ -264,10 +270,12 @@ function choose(next: TaskName): void {
 }
 
 function showSettings(): void {
-  const { prompt: text, seed: number, scheduler, ...numbers } = settings[task];
+  const { prompt: text, second: other, seed: number, scheduler, ...numbers } = settings[task];
   prompt.value = text;
+  second.value = other;
+  byId("mix-row", HTMLDivElement).hidden = !other;
   seed.value = String(number);
-  for (const name of ["steps", "guidance", "strength"] as const) {
+  for (const name of SLIDERS) {
     sliders[name].value = String(numbers[name]);
     output(name);
   }
@@ -279,7 +287,12 @@ function showSettings(): void {
 
 function output(name: keyof typeof sliders): void {
   const value = settings[task][name];
-  byId(`${name}-out`, HTMLOutputElement).value = name === "strength" ? value.toFixed(2) : String(value);
+  const text = name === "mix" ? percent(value) : name === "strength" ? value.toFixed(2) : String(value);
+  byId(`${name}-out`, HTMLOutputElement).value = text;
+}
+
+function percent(share: number): string {
+  return `${Math.round(100 * share)} %`;
 }
 
 // ---- what the reader does ----
@@ -290,13 +303,20 @@ function listen(): void {
   const ask = (): void => {
     window.clearTimeout(typing);
     settings[task].prompt = prompt.value;
+    settings[task].second = second.value.trim();
+    byId("mix-row", HTMLDivElement).hidden = !settings[task].second;
     promptChanged();
     generate();
   };
-  prompt.addEventListener("input", () => {
-    promptChanged();
-    window.clearTimeout(typing);
-    typing = window.setTimeout(ask, TYPING);
+  for (const input of [prompt, second]) {
+    input.addEventListener("input", () => {
+      promptChanged();
+      window.clearTimeout(typing);
+      typing = window.setTimeout(ask, TYPING);
+    });
+  }
+  second.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") ask();
   });
   byId("ask", HTMLFormElement).addEventListener("submit", (event) => {
     event.preventDefault();
@@ -306,9 +326,16 @@ function listen(): void {
     ...SUGGESTIONS.map((text) =>
       button(text, {}, () => {
         prompt.value = text;
+        second.value = "";
         ask();
       }),
     ),
+    button("half cat, half elephant", {}, () => {
+      choose("txt2img");
+      Object.assign(settings.txt2img, CROSSED);
+      showSettings();
+      generate();
+    }),
   );
 
   const seedChanged = (): void => {
@@ -322,7 +349,7 @@ function listen(): void {
     seed.value = String(Math.floor(Math.random() * 10_000));
     seedChanged();
   });
-  for (const name of ["steps", "guidance", "strength"] as const) {
+  for (const name of SLIDERS) {
     const slide = (drag: boolean): void => {
       window.clearTimeout(resting);
       if (drag) resting = window.setTimeout(generate, REST);

@@ -9,6 +9,7 @@ export interface Sources {
 }
 
 export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
+  if (job.second) return mixedCall(job);
   const lines = ["import ldm_course as ldm", "", 'model = ldm.load(device="cpu")'];
   const first = [`model, ${text(job.prompt)}`];
   const options = [
@@ -31,6 +32,31 @@ export function pythonCall(job: Omit<Job, "id">, sources: Sources): string {
   }
   lines.push(`ldm.${job.task}(`, ...[...first, ...options].map((line) => `    ${line},`), ")");
   return lines.join("\n");
+}
+
+/** Two prompts: their text vectors are mixed, and the loop runs with the mixture. */
+function mixedCall(job: Omit<Job, "id">): string {
+  const step = job.scheduler === "dpm++" ? "dpmpp_2m" : job.scheduler;
+  return `import torch
+import ldm_course as ldm
+
+model = ldm.load(device="cpu")
+first, second = model.embed([
+    ${text(job.prompt)},
+    ${text(job.second)},
+]).split(1)
+generator = torch.Generator().manual_seed(${job.seed})
+*_, last = ldm.denoise(
+    model,
+    torch.randn(1, 4, 16, 16, generator=generator),
+    torch.lerp(first, second, ${decimal(job.mix)}),
+    model.schedule.timesteps(${job.steps}),
+    negative_context=model.embed([""]),
+    guidance_scale=${decimal(job.guidance)},
+    step=ldm.samplers.${step},
+    generator=generator,
+)
+ldm.images.to_pil(model.decode(last.x_t))[0]`;
 }
 
 function decimal(value: number): string {

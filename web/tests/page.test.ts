@@ -18,17 +18,23 @@ test("the call in Python names every setting", () => {
     '    scheduler="ddim",',
     ")",
   ]);
+  const crossed = pythonCall({ ...job, second: "a pig", mix: 0.25 }, { scene: null, mask: "" });
+  expect(crossed).toContain("torch.lerp(first, second, 0.25)");
   const masked = pythonCall({ ...job, task: "inpaint", strength: 0.5 }, { scene: "ldm.scenes.Scene()", mask: 'region_mask("x")' });
   expect(masked).toContain("from ldm_course.masks import region_mask");
   expect(masked).toContain("    image,\n    mask,\n    strength=0.5,\n    composite=True,");
 });
 
 test("a link brings the settings back", () => {
-  const mine = { prompt: "a cat & a dog #1", seed: 7, steps: 8, guidance: 2.5, scheduler: "dpm++" as const, strength: 0.35 };
+  const mine = { prompt: "a cat & a dog #1", seed: 7, steps: 8, guidance: 2.5, scheduler: "dpm++" as const, strength: 0.35, second: "", mix: 0.5 };
   const all = firstSettings();
   expect(fromLink(toLink("img2img", mine), all)).toBe("img2img");
   expect(all.img2img).toEqual(mine);
   expect(all.txt2img).toEqual(firstSettings().txt2img);
+  const crossed = { ...firstSettings().txt2img, second: "a pig", mix: 0.25 };
+  expect(fromLink(toLink("txt2img", crossed), all)).toBe("txt2img");
+  expect(all.txt2img).toEqual(crossed);
+  expect(toLink("txt2img", { ...crossed, second: "" })).not.toContain("mix");
 });
 
 test("a link that makes no sense changes nothing", () => {

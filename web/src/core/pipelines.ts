@@ -20,6 +20,8 @@ export interface Model {
 
 export interface Options {
   prompt: string;
+  second?: string; // another prompt, whose text vectors are mixed in
+  mix?: number; // their share, 0 to 1
   seed: number;
   steps: number;
   guidance: number;
@@ -45,7 +47,9 @@ export async function* sample(model: Model, task: Task, options: Options): Async
   const noise = () => generator.randn(size);
   const timesteps = timestepsOf(schedule, task, options.steps);
 
-  const context = await model.embed(options.prompt);
+  const { second = "", mix: share = 0 } = options;
+  const first = await model.embed(options.prompt);
+  const context = second ? mix(1 - share, first, share, await model.embed(second)) : first;
   const negativeContext = options.guidance === 1 ? null : await model.embed("");
   let x_start: Float32Array;
   let afterStep: ((x: Float32Array, tPrev: number) => Float32Array) | undefined;
