@@ -34,7 +34,11 @@ PROMPTS = (
     "a pink rabbit with glasses running in a room",
     "a blue dog with a hat sitting on the beach",
 )
-PAIRS = (("a dog", "a pig"), ("a cat", "an elephant"), ("a rabbit", "a bear"))
+PAIRS = (
+    ("a plain brown dog sitting on the beach", "a plain brown pig sitting on the beach"),
+    ("a plain blue cat sitting in the snow", "a plain blue elephant sitting in the snow"),
+    ("an orange rabbit with a crown sleeping in a room", "an orange bear with a crown sleeping in a room"),
+)
 MIXED = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)  # the share of the second prompt
 
 
@@ -120,9 +124,7 @@ def crossbreeds(model: ldm.LatentDiffusion) -> Image.Image:
         way = ldm.denoise(model, noise, context, range(951, 0, -50), negative_context=empty, guidance_scale=4.0)
         *_, last = way
         rows.append(ldm.images.to_pil(model.decode(last.x_t)))
-    return plots.grid(
-        rows, [f"{share:.0%}" for share in MIXED], [f"{one}, {other}" for one, other in PAIRS], side=176
-    )
+    return plots.grid(rows, [f"{share:.0%}" for share in MIXED], side=176)
 
 
 def main() -> None:

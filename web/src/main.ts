@@ -27,7 +27,11 @@ const SUGGESTIONS = [
   "a black rabbit with a crown",
   "a blue elephant on the beach",
 ];
-const CROSSED = { prompt: "a cat", second: "an elephant", mix: 0.5 };
+const CROSSED = {
+  prompt: "a plain blue cat sitting in the snow",
+  second: "a plain blue elephant sitting in the snow",
+  mix: 0.5,
+};
 
 const settings = firstSettings();
 const machine = byId("machine", HTMLDivElement);
