@@ -153,7 +153,7 @@ def main() -> None:
     chimeras = [random_chimera(random.Random(i)).render() for i in range(14)]
     ldm.scenes.contact_sheet(chimeras, 7).save(OUT / "chimeras.png", optimize=True)
     forty_dogs(model).save(OUT / "forty-dogs.jpg", quality=90)
-    crossbreeds(model).save(OUT / "crossbreeds.png", optimize=True)
+    crossbreeds(model).save(OUT / "crossbreeds.jpg", quality=90)
     print(f"wrote {', '.join(path.name for path in sorted(OUT.iterdir()))} into {OUT}")
 
 

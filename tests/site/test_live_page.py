@@ -60,8 +60,8 @@ def test_two_prompts_mixed(open_page: OpenPage, model: ldm.LatentDiffusion) -> N
     live = open_page()
     live.wait()
     assert not live.page.is_visible("#mix")
-    live.page.click("#suggestions button:text-is('half cat, half elephant')")
-    live.wait("“a plain blue cat sitting in the snow” mixed with “a plain blue elephant sitting in the snow”, 50 %")
+    live.page.click("#suggestions button:text-is('half dog, half pig')")
+    live.wait("“a plain brown dog sitting on the beach” mixed with “a plain brown pig sitting on the beach”, 50 %")
     assert farthest(live.image(), run_code(live.code(), model)) <= 1
     live.page.fill("#second", "a pig with a hat")
     live.page.press("#second", "Enter")
@@ -75,7 +75,7 @@ def test_two_prompts_mixed(open_page: OpenPage, model: ldm.LatentDiffusion) -> N
     address = live.page.url
     live.page.fill("#second", "")
     live.page.press("#second", "Enter")
-    live.wait("“a plain blue cat sitting in the snow”: seed 12")
+    live.wait("“a plain brown dog sitting on the beach”: seed 12")
     live.page.goto("about:blank")
     live.page.goto(address)
     live.wait("mixed with “a pig with a hat”, 80 %: seed 12, 20 steps of DDPM")

@@ -28,8 +28,8 @@ const SUGGESTIONS = [
   "a blue elephant on the beach",
 ];
 const CROSSED = {
-  prompt: "a plain blue cat sitting in the snow",
-  second: "a plain blue elephant sitting in the snow",
+  prompt: "a plain brown dog sitting on the beach",
+  second: "a plain brown pig sitting on the beach",
   mix: 0.5,
 };
 
@@ -334,7 +334,7 @@ function listen(): void {
         ask();
       }),
     ),
-    button("half cat, half elephant", {}, () => {
+    button("half dog, half pig", {}, () => {
       choose("txt2img");
       Object.assign(settings.txt2img, CROSSED);
       showSettings();
