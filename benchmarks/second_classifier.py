@@ -19,7 +19,7 @@ from ldm_course.scenes import ATTRIBUTES
 from ldm_course.train import loop
 from ldm_course.train.classifier import train_classifier
 
-STEPS = 1500  # of 64 images
+STEPS = 2500  # of 64 images
 
 
 class SecondClassifier(nn.Module):

@@ -87,17 +87,8 @@ MIT, as the course. The weights come from this project's own training alone.
 
 
 def read_training(model_folder: Path) -> dict[str, Any]:
-    """How a model was trained, by stage, from its training.json; "machine" and "notes" beside the stages.
-
-    The first shipped model's file says "judge" for the classifier and "pictures" for the dataset's size.
-    """
-    training = json.loads((model_folder / "training.json").read_text(encoding="utf-8"))
-    training = {"classifier" if name == "judge" else name: facts for name, facts in training.items()}
-    for stage in WHAT:
-        options = training.get(stage, {}).get("options", {})
-        if "pictures" in options:
-            options["dataset_size"] = options.pop("pictures")
-    return training
+    """How a model was trained, by stage, from its training.json; "machine" and "notes" beside the stages."""
+    return json.loads((model_folder / "training.json").read_text(encoding="utf-8"))
 
 
 def model_card(training: dict[str, Any], evaluation: dict[str, Any], sheets: list[str]) -> str:

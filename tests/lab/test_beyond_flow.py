@@ -217,7 +217,7 @@ def test_the_giants_have_the_published_sizes():
 def test_the_bars_stand_for_what_was_measured():
     figure = figures.spacing_shares()
     words = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert len(words) == 4 * 3 and words[-3:] == ["13%", "66%", "84%"]
+    assert len(words) == 4 * 3 and words[-3:] == ["8%", "64%", "84%"]
 
 
 def test_board_draws_dots_where_they_are():

@@ -223,7 +223,7 @@ def test_a_short_lesson_teaches_the_shipped_model_sleeping_elephants():
     before, after = (
         judge.right(ldm.txt2img(one, world.full_captions(asked), **quick), asked).right for one in (small, last.model)
     )
-    assert before == 0 and after >= 2, "3 when it was written; a whole lesson has five times the steps"
+    assert before == 0 and after >= 2, "5 with these weights; a whole lesson has five times the steps"
 
 
 def test_diffusers_unet_has_the_lora(tmp_path, capfd):
