@@ -117,12 +117,12 @@ def test_init_starts_from_a_models_weights(tmp_path):
     difference = max((old[name] - new[name]).abs().max() for name in old)
     assert 0 < difference < 1e-3
     training = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert training["unet"]["step"] == 1 and training["unet"]["started_from"]["unet"]["step"] == 47477
+    assert training["unet"]["step"] == 1 and training["unet"]["started_from"]["unet"]["step"] == 6000
     assert training["vae"]["step"] == 29160 and training["decoder"]["step"] == 8752
 
     stages.train_stage("unet", tmp_path, steps=2, resume=True)  # without a word it is as before
     training = json.loads((tmp_path / "model" / "training.json").read_text())["unet"]
-    assert training["options"]["batch_size"] == 4 and training["started_from"]["unet"]["step"] == 47477
+    assert training["options"]["batch_size"] == 4 and training["started_from"]["unet"]["step"] == 6000
     with pytest.raises(InputError, match="learning_rate 0.001 and cannot be resumed with 0.5"):
         stages.train_stage("unet", tmp_path, steps=3, learning_rate=0.5, resume=True)
 
