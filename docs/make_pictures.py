@@ -121,8 +121,8 @@ def crossbreeds(model: ldm.LatentDiffusion) -> Image.Image:
         )
         context = torch.cat([torch.lerp(one, other, share) for share in MIXED])
         empty = model.embed([""]).expand(len(MIXED), -1, -1)
-        way = ldm.denoise(model, noise, context, range(951, 0, -50), negative_context=empty, guidance_scale=4.0)
-        *_, last = way
+        timesteps = model.schedule.timesteps(20)
+        *_, last = ldm.denoise(model, noise, context, timesteps, negative_context=empty, guidance_scale=4.0)
         rows.append(ldm.images.to_pil(model.decode(last.x_t)))
     return plots.grid(rows, [f"{share:.0%}" for share in MIXED], side=176)
 
