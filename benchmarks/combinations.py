@@ -5,7 +5,7 @@
 Prints, for five kinds of prompts, the share of images in which the classifier finds all five attributes, Wilson's
 95% interval, and which attributes are wrong. The same prompts and noise for every model. Ten steps of DPM-Solver++
 at guidance 4, with the trailing spacing; --exact takes 50 steps of DDIM at 7.5. About two minutes on one core.
---second also asks another classifier, which is trained in that folder first (second_classifier.py, ten minutes).
+--second also asks another classifier, trained in that folder first (second_classifier.py, a quarter of an hour).
 """
 
 from __future__ import annotations

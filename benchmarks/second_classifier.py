@@ -37,9 +37,9 @@ class SecondClassifier(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def second_classifier(folder: Path, steps: int = STEPS) -> SecondClassifier:
+def second_classifier(folder: Path) -> SecondClassifier:
     """Train it in `folder`, or go on where an earlier run stopped; prints how often it is right about new scenes."""
-    options = loop.Options(folder, steps=steps, batch_size=64, dataset_size=12_000, seed=2, resume=True)
+    options = loop.Options(folder, steps=STEPS, batch_size=64, dataset_size=12_000, seed=2, resume=True)
     trained = train_classifier(options, folder / "data", SecondClassifier(), ldm.load().vae)
     scenes = test_scenes(500, 7, None)
     right = all_right(classify(trained, render(scenes)), [scene.attributes() for scene in scenes])
